@@ -1,0 +1,12 @@
+//! Slots of the per-CPU counter array that the BPF programs keep.
+
+/// Records that found no room in the event ring (`bpf_ringbuf_reserve` failed).
+pub const RING_FULL: u32 = 0;
+/// Stack records that found no room in the stack ring.
+pub const STACK_RING_FULL: u32 = 1;
+/// Kernel reads that failed: the record was given up. Rare; logged through aya-log as well.
+pub const READ_FAILED: u32 = 2;
+/// Records submitted to the event ring.
+pub const SUBMITTED: u32 = 3;
+/// The number of slots.
+pub const SLOTS: u32 = 4;

@@ -1,0 +1,53 @@
+//! `sock_diag`: every TCP socket of a network namespace, TIME_WAIT minis included.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{MonoNs, Protocol};
+use crate::net::{Flow, State};
+
+/// One socket of an `inet_diag` dump (72 bytes of `struct inet_diag_msg` and its attributes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiagSocket {
+    /// When this answer was read.
+    pub at: MonoNs,
+    /// Where.
+    pub flow: Flow,
+    /// State; for a mini its substate (FIN_WAIT2 or TIME_WAIT).
+    pub state: State,
+    /// A TIME_WAIT mini (`idiag_timer` == 3): no owner, no inode, no queues.
+    pub is_mini: bool,
+    /// TCP, or the MPTCP socket that an application holds.
+    pub protocol: Protocol,
+    /// `idiag_expires`: milliseconds left on the socket's timer; 0 without a timer.
+    pub expires_ms: u32,
+    /// `idiag_timer`: 0 none, 1 retransmission, 2 keepalive, 3 TIME_WAIT, 4 zero-window probe.
+    pub timer: u8,
+    /// Inode of the socket; `None` for minis, orphans and connections not yet accepted.
+    pub inode: Option<u64>,
+    /// Owner's uid; `None` for minis.
+    pub uid: Option<u32>,
+    /// `idiag_rqueue`: unread bytes (the FIN counts as 1); for a listener the accept queue's length.
+    pub recv_queue: u32,
+    /// `idiag_wqueue`: bytes not acknowledged; for a listener the backlog.
+    pub send_queue: u32,
+    /// Socket cookie; `None` where the kernel gives none (minis).
+    pub cookie: Option<u64>,
+    /// `tcpi_last_ack_recv`, milliseconds: a lower bound of the age of CLOSE_WAIT and a full FIN_WAIT2.
+    pub last_ack_recv_ms: Option<u32>,
+}
+
+/// The dump of one or more network namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dump {
+    /// When the first request was sent.
+    pub started: MonoNs,
+    /// When the last answer was read.
+    pub finished: MonoNs,
+    /// The namespaces that were dumped completely; sockets of others are not in `sockets` and nothing may be
+    /// concluded from their absence.
+    pub namespaces: Vec<u32>,
+    /// Every socket.
+    pub sockets: Vec<DiagSocket>,
+    /// What could not be seen, in words (a namespace that refused or vanished).
+    pub notes: Vec<String>,
+}

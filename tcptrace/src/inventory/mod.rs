@@ -1,0 +1,3 @@
+//! What the kernel and /proc can be asked without BPF: sockets, namespaces, holders, sysctls.
+
+pub mod diag;

@@ -1,0 +1,12 @@
+//! How long TCP's closing states really last, why each ended and who is responsible: measured.
+//!
+//! The binary is a thin shell around this library. Everything right of the ring buffer (`decode`,
+//! [`tracker`], [`stats`], [`views`]) is pure: it takes its time from the events, runs the same from a live
+//! kernel and from a recording, and needs no privileges.
+
+pub mod event;
+pub mod inventory;
+pub mod loss;
+pub mod net;
+pub mod outcome;
+pub mod text;

@@ -9,4 +9,6 @@ pub mod inventory;
 pub mod loss;
 pub mod net;
 pub mod outcome;
+pub mod snapshot;
+pub mod stats;
 pub mod text;

@@ -1,0 +1,3 @@
+//! Dwells → histograms, open ones, survival. Pure: reads no clock, does no I/O.
+
+pub mod survival;

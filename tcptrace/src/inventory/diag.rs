@@ -1,5 +1,13 @@
 //! `sock_diag`: every TCP socket of a network namespace, TIME_WAIT minis included.
 
+mod decode;
+mod query;
+mod states;
+
+pub use decode::{Context, DecodeError, Part, decode, decode_datagram};
+pub use query::{QueryError, dump_here};
+pub use states::StateSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{MonoNs, Protocol};
@@ -16,7 +24,8 @@ pub struct DiagSocket {
     pub state: State,
     /// A TIME_WAIT mini (`idiag_timer` == 3): no owner, no inode, no queues.
     pub is_mini: bool,
-    /// TCP, or the MPTCP socket that an application holds.
+    /// TCP, the MPTCP socket that an application holds, or one of its TCP subflows (told apart only with
+    /// CAP_NET_ADMIN).
     pub protocol: Protocol,
     /// `idiag_expires`: milliseconds left on the socket's timer; 0 without a timer.
     pub expires_ms: u32,
@@ -30,8 +39,11 @@ pub struct DiagSocket {
     pub recv_queue: u32,
     /// `idiag_wqueue`: bytes not acknowledged; for a listener the backlog.
     pub send_queue: u32,
-    /// Socket cookie; `None` where the kernel gives none (minis).
+    /// Socket cookie; a mini has that of the socket it replaced. `None` where the kernel gives none.
     pub cookie: Option<u64>,
+    /// cgroup v2 id of the socket's creator; `None` for minis, request sockets and kernels before 5.8.
+    #[serde(default)]
+    pub cgroup_id: Option<u64>,
     /// `tcpi_last_ack_recv`, milliseconds: a lower bound of the age of CLOSE_WAIT and a full FIN_WAIT2.
     pub last_ack_recv_ms: Option<u32>,
 }

@@ -1,3 +1,8 @@
 //! What the kernel and /proc can be asked without BPF: sockets, namespaces, holders, sysctls.
 
+pub mod clock;
 pub mod diag;
+mod dump;
+pub mod namespaces;
+
+pub use dump::{DumpError, dump_all, dump_one, dump_these};

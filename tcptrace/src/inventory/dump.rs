@@ -1,0 +1,103 @@
+//! Dumps of many network namespaces.
+
+use super::clock::monotonic_ns;
+use super::diag::{Dump, QueryError, StateSet, dump_here};
+use super::namespaces::{self, Namespace, NamespaceError};
+
+/// No socket could be listed at all.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// A namespace could not be found or entered.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The dump itself failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+/// Every TCP socket in one of `states`, of every network namespace of the host.
+///
+/// A namespace that refuses or vanishes becomes a note. Without CAP_SYS_ADMIN that is every one but the
+/// program's own. An error means that there is no answer at all.
+pub fn dump_all(states: StateSet) -> Result<Dump, DumpError> {
+    let found = namespaces::all()?;
+    let mut dump = dump_these(&found.list, states)?;
+    dump.notes.extend(found.notes);
+    Ok(dump)
+}
+
+/// Every TCP socket in one of `states`, of one namespace.
+pub fn dump_one(namespace: &Namespace, states: StateSet) -> Result<Dump, DumpError> {
+    let mut dump = Dump { started: monotonic_ns(), ..Dump::default() };
+    namespaces::within(namespace, || dump_here(namespace.inode, states, &mut dump))??;
+    Ok(dump)
+}
+
+/// Every TCP socket in one of `states`, of these namespaces. Refusals become notes as in [`dump_all`]; when
+/// all refuse, the first refusal is the error.
+pub fn dump_these(list: &[Namespace], states: StateSet) -> Result<Dump, DumpError> {
+    let mut dump = Dump { started: monotonic_ns(), ..Dump::default() };
+    let results = namespaces::within_each(list, |namespace| dump_here(namespace.inode, states, &mut dump))?;
+    let mut first_error = None;
+    for (namespace, result) in list.iter().zip(results) {
+        let error = match result {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => DumpError::from(error),
+            Err(error) => DumpError::from(error),
+        };
+        dump.notes.push(format!("network namespace {} was not seen: {error}", namespace.label()));
+        first_error.get_or_insert(error);
+    }
+    dump.finished = monotonic_ns();
+    match first_error {
+        Some(error) if dump.namespaces.is_empty() => Err(error),
+        _ => Ok(dump),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::net::State;
+
+    #[test]
+    fn own_sockets_are_listed_with_inode_and_uid() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let addr = listener.local_addr().expect("address");
+        let client = TcpStream::connect(addr).expect("connect");
+        let namespace = Namespace::own().expect("own namespace");
+        let dump = dump_one(&namespace, StateSet::ALL).expect("dump");
+        assert_eq!(dump.namespaces, [namespace.inode]);
+        assert!(dump.started <= dump.finished);
+        let find = |local, state| {
+            dump.sockets
+                .iter()
+                .find(|socket| socket.flow.local_addr() == local && socket.state == state)
+                .unwrap_or_else(|| panic!("no {state} at {local}"))
+        };
+        let listening = find(addr, State::Listen);
+        assert!(listening.inode.is_some() && !listening.is_mini);
+        let ours = find(client.local_addr().expect("address"), State::Established);
+        assert_eq!(ours.flow.remote_addr(), addr);
+        assert_eq!(ours.flow.netns, namespace.inode);
+        assert!(ours.cookie.is_some());
+        // Not accepted: nobody holds it.
+        let waiting = dump
+            .sockets
+            .iter()
+            .find(|socket| socket.flow.local_addr() == addr && socket.state == State::Established)
+            .expect("not accepted socket");
+        assert_eq!(waiting.inode, None);
+    }
+
+    #[test]
+    fn only_wanted_states_are_listed() {
+        let _listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let namespace = Namespace::own().expect("own namespace");
+        let dump = dump_one(&namespace, State::Listen.into()).expect("dump");
+        assert!(!dump.sockets.is_empty());
+        assert!(dump.sockets.iter().all(|socket| socket.state == State::Listen));
+    }
+}

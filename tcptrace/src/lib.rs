@@ -9,6 +9,8 @@ pub mod inventory;
 pub mod loss;
 pub mod net;
 pub mod outcome;
+pub mod sandbox;
 pub mod snapshot;
 pub mod stats;
 pub mod text;
+pub mod workload;

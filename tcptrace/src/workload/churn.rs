@@ -61,8 +61,7 @@ fn churn_until(deadline: Instant, most: u64, thread: u16) -> io::Result<u64> {
         let [high, low] = thread.to_be_bytes();
         let destination =
             Ipv4Addr::new(127, 1 + high, low, u8::try_from(1 + made % DESTINATIONS).unwrap_or(1));
-        let client =
-            TcpStream::connect((destination, port))?;
+        let client = TcpStream::connect((destination, port))?;
         let (server, _) = listener.accept()?;
         drop(client);
         drop(server);

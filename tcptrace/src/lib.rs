@@ -4,8 +4,10 @@
 //! [`tracker`], [`stats`], [`views`]) is pure: it takes its time from the events, runs the same from a live
 //! kernel and from a recording, and needs no privileges.
 
+pub mod decode;
 pub mod event;
 pub mod inventory;
+pub mod kernel;
 pub mod loss;
 pub mod net;
 pub mod outcome;

@@ -4,14 +4,18 @@
 //! [`tracker`], [`stats`], [`views`]) is pure: it takes its time from the events, runs the same from a live
 //! kernel and from a recording, and needs no privileges.
 
+pub mod cli;
+pub mod commands;
 pub mod decode;
 pub mod event;
+pub mod filter;
 pub mod inventory;
 pub mod kernel;
 pub mod loss;
 pub mod net;
 pub mod outcome;
 pub mod sandbox;
+pub mod settings;
 pub mod snapshot;
 pub mod stats;
 pub mod text;

@@ -1,0 +1,85 @@
+//! The command line: raw options only. [`crate::settings`] validates them once.
+//!
+//! A further command is one file here with its argument struct, one variant of [`Command`], and one file in
+//! `commands/`. Options that several commands share are flattened: [`FilterArgs`], [`OutputArgs`],
+//! [`TracingArgs`].
+
+pub mod completions;
+pub mod filters;
+pub mod man;
+pub mod output;
+pub mod report;
+pub mod tracing;
+pub mod values;
+pub mod watch;
+
+use clap::builder::styling::{AnsiColor, Style, Styles};
+use clap::{Parser, Subcommand};
+
+pub use completions::CompletionsArgs;
+pub use filters::FilterArgs;
+pub use man::ManArgs;
+pub use output::{ColorChoice, OutputArgs};
+pub use report::{By, ReportArgs};
+pub use tracing::TracingArgs;
+pub use watch::WatchArgs;
+
+const STYLES: Styles = Styles::styled()
+    .header(Style::new().bold())
+    .usage(Style::new().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Green.on_default())
+    .error(AnsiColor::Red.on_default().bold())
+    .valid(AnsiColor::Green.on_default())
+    .invalid(AnsiColor::Yellow.on_default());
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done; also after Ctrl-C and SIGTERM, with the summary printed
+  1  failed; the reason stands on standard error
+  2  the command line was wrong
+  3  --fail-on-leak, and there was a leak
+  4  --fail-on-loss, and events were lost";
+
+/// How long TCP's closing states really last, why each ended and who is responsible: measured with eBPF.
+///
+/// tcptrace follows every TCP socket of the host through the kernel's own tracepoints and timers. It measures
+/// TIME_WAIT and orphaned FIN_WAIT2, which no tracepoint reports, names the process behind each connection
+/// together with the evidence, and says what it could not see.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tcptrace",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    infer_subcommands = false,
+    disable_help_subcommand = true,
+    subcommand_value_name = "COMMAND",
+    after_help = EXIT_STATUS,
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one page per command
+    Man(ManArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,149 @@
+//! Single values of options: text in, number out, or an error in words that fits behind clap's
+//! `invalid value 'x' for '--option <X>': `.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::filter::{CommPattern, NetnsRef};
+use crate::settings::duration;
+
+/// Smallest ring buffer: sixteen pages, a few hundred events.
+const RING_MIN_BYTES: u64 = 64 << 10;
+/// Largest ring buffer: the kernel pins it in memory and maps its data twice (`bpf_ringbuf_area_alloc`).
+const RING_MAX_BYTES: u64 = 1 << 30;
+/// Longest time an option takes: a year.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// PID_MAX_LIMIT on 64-bit kernels (`include/linux/threads.h`); a namespace's inode number is always larger.
+const PID_MAX: u32 = 4 << 20;
+/// Shortest beginning of a container id that is taken.
+const CONTAINER_ID_MIN: usize = 4;
+
+type Parsed<T> = Result<T, String>;
+
+/// `--duration`.
+pub fn tracing_duration(text: &str) -> Parsed<Duration> {
+    duration::parse_in(text, Duration::from_millis(100)..=LONGEST).map_err(|error| error.to_string())
+}
+
+/// `--min-dwell`.
+pub fn min_dwell(text: &str) -> Parsed<Duration> {
+    duration::parse_in(text, Duration::from_micros(1)..=LONGEST).map_err(|error| error.to_string())
+}
+
+/// `--ring-size`: bytes, with K, M or G for powers of 1024.
+pub fn ring_size(text: &str) -> Parsed<u32> {
+    let example = "a power of two from 64K to 1G, such as 8M";
+    let (number, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.is_empty() {
+        return Err(format!("not a size; give {example}"));
+    }
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if !(RING_MIN_BYTES..=RING_MAX_BYTES).contains(&bytes) => {
+            Err(format!("out of range; give {example}"))
+        }
+        None => Err(format!("out of range; give {example}")),
+        Some(bytes) if !bytes.is_power_of_two() => Err(format!(
+            "the kernel takes powers of two only; the next one is {}",
+            size(bytes.next_power_of_two())
+        )),
+        // At most 2^30, checked above.
+        Some(bytes) => u32::try_from(bytes).map_err(|_| format!("out of range; give {example}")),
+    }
+}
+
+/// Bytes as [`ring_size`] takes them.
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes % (1 << 30) == 0 => format!("{}G", bytes >> 30),
+        bytes if bytes % (1 << 20) == 0 => format!("{}M", bytes >> 20),
+        bytes if bytes % (1 << 10) == 0 => format!("{}K", bytes >> 10),
+        bytes => bytes.to_string(),
+    }
+}
+
+/// A port.
+pub fn port(text: &str) -> Parsed<u16> {
+    match text.parse::<u16>() {
+        Ok(port) if port != 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
+        _ => Err("not a port number from 1 to 65535".to_owned()),
+    }
+}
+
+/// A process id.
+pub fn pid(text: &str) -> Parsed<u32> {
+    match text.parse::<u32>() {
+        Ok(pid) if (1..=PID_MAX).contains(&pid) && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(pid),
+        _ => Err(format!("not a process id from 1 to {PID_MAX}; --comm takes names")),
+    }
+}
+
+/// A task name, perhaps with `*`.
+pub fn comm(text: &str) -> Parsed<CommPattern> {
+    CommPattern::new(text).ok_or_else(|| "empty; give a task name as in /proc/PID/comm".to_owned())
+}
+
+/// An address or a network; v4-mapped ones become IPv4, which is how flows show them.
+pub fn network(text: &str) -> Parsed<IpNet> {
+    let net = if let Ok(ip) = text.parse::<IpAddr>() {
+        IpNet::from(ip)
+    } else {
+        text.parse::<IpNet>().map_err(|_| match text.parse::<std::net::SocketAddr>() {
+            Ok(with_port) => format!(
+                "an address with a port; give --addr {} --port {}",
+                with_port.ip().to_canonical(),
+                with_port.port()
+            ),
+            Err(_) => {
+                "not an address or network, such as 10.0.0.5, 10.0.0.0/8 or 2001:db8::/32 (host names are \
+                       not looked up)"
+                    .to_owned()
+            }
+        })?
+    };
+    let net = match net {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
+            .addr()
+            .to_ipv4_mapped()
+            .and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok())
+            .map_or(net, IpNet::V4),
+        IpNet::V4(_) | IpNet::V6(_) => net,
+    };
+    Ok(net.trunc())
+}
+
+/// A network namespace. Numbers up to PID_MAX_LIMIT are process ids, larger ones inode numbers; `net:[…]`,
+/// as `readlink /proc/PID/ns/net` prints it, is an inode number too.
+pub fn netns(text: &str) -> Parsed<NetnsRef> {
+    let words = "not a network namespace: give its name in `ip netns`, its inode number (readlink \
+                 /proc/PID/ns/net), or the id of a process in it";
+    let number = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match number.parse::<u32>() {
+            Ok(number) if number > PID_MAX => Ok(NetnsRef::Inode(number)),
+            Ok(pid) if pid > 0 && number.len() == text.len() => Ok(NetnsRef::Pid(pid)),
+            _ => Err(words.to_owned()),
+        };
+    }
+    // A name is one file in /run/netns (iproute2's NETNS_RUN_DIR): it cannot lead anywhere else.
+    let is_file_name = !text.is_empty() && !text.contains(['/', '\0']) && text != "." && text != "..";
+    if is_file_name { Ok(NetnsRef::Name(text.to_owned())) } else { Err(words.to_owned()) }
+}
+
+/// The beginning of a container id.
+pub fn container(text: &str) -> Parsed<String> {
+    let is_id = text.len() >= CONTAINER_ID_MIN
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if is_id {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!("not the beginning of a container id, {CONTAINER_ID_MIN} characters or more"))
+    }
+}

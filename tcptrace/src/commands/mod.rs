@@ -1,0 +1,55 @@
+//! One file per subcommand: glue between settings, the engine and the views. Each is
+//! `pub fn run(args: XArgs) -> anyhow::Result<Exit>`.
+
+pub mod completions;
+mod failure;
+pub mod man;
+mod stdout;
+
+use std::process::ExitCode;
+
+pub use failure::{Advice, report_failure, report_usage};
+pub use stdout::LineSink;
+
+use crate::cli::{Cli, Command};
+
+/// How a command that did what it was asked ended. Failures are errors instead: [`report_failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// There was a leak, and `--fail-on-leak` was given.
+    Leak,
+    /// Events were lost, and `--fail-on-loss` was given.
+    Loss,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Leak => 3,
+            Exit::Loss => 4,
+        })
+    }
+}
+
+/// Runs what the command line asks for.
+pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    }
+}
+
+/// Runs a future to its end on one thread: two cores' worth of events fit through one reader, and a second
+/// thread would only compete with the traffic that is measured.
+pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    use anyhow::Context as _;
+
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot set up the event loop")?
+        .block_on(future)
+}

@@ -1,0 +1,294 @@
+//! The part of a filter that the BPF programs decide.
+
+use tcptrace_common::Filter as KernelFilter;
+use tcptrace_common::state::SLOTS;
+
+use super::{Filter, StateSet};
+use crate::net::{Family, State};
+
+/// The paths of a connection through the states, as full sockets take them: `tcp_rcv_state_process`,
+/// `tcp_close_state` and `tcp_fin`. Ways into CLOSE are left out, as every state has one. TIME_WAIT is entered
+/// by the mini, which the transitions tell only as →CLOSE.
+const PATHS: [(State, State); 13] = {
+    use State::{
+        CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent, TimeWait,
+    };
+    [
+        (Listen, SynRecv),
+        (SynSent, SynRecv),
+        (SynSent, Established),
+        (SynRecv, Established),
+        (SynRecv, FinWait1),
+        (SynRecv, CloseWait),
+        (Established, FinWait1),
+        (Established, CloseWait),
+        (FinWait1, FinWait2),
+        (FinWait1, Closing),
+        (FinWait2, TimeWait),
+        (Closing, TimeWait),
+        (CloseWait, LastAck),
+    ]
+};
+
+/// Transitions that run in process context, and so tell the owner of whatever follows.
+const OWNER_BEARING: [(State, State); 6] = {
+    use State::{Close, CloseWait, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
+    [
+        // connect()
+        (Close, SynSent),
+        // listen(): the owner of connections nobody has accepted or closed yet
+        (Close, Listen),
+        // close() or shutdown()
+        (Established, FinWait1),
+        (SynRecv, FinWait1),
+        // close() of a half-closed socket: its FIN_WAIT2 becomes an orphan
+        (FinWait2, FinWait2),
+        (CloseWait, LastAck),
+    ]
+};
+
+/// How it is seen that a new connection took over the four-tuple of a mini: connect() says the task at
+/// CLOSE→SYN_SENT and the port at SYN_SENT→ESTABLISHED; an incoming SYN shows as the child of a listener.
+const REUSE: [(State, State); 4] = {
+    use State::{Close, Established, Listen, SynRecv, SynSent};
+    [(Close, SynSent), (SynSent, Established), (Listen, SynRecv), (SynRecv, Established)]
+};
+
+impl Filter {
+    /// The part that the BPF programs can decide, for a command that is interested in `wanted` states.
+    ///
+    /// It lets through at least what this filter lets through, and in addition whatever the tracker needs to
+    /// be right about that. Of several values of an option only user space makes a choice.
+    #[must_use]
+    pub fn kernel_part(&self, wanted: StateSet) -> KernelFilter {
+        KernelFilter {
+            transitions: transitions_for(self.states.and(wanted)),
+            family: match self.family {
+                None => 0,
+                Some(Family::Ipv4) => libc::AF_INET as u16,
+                Some(Family::Ipv6) => libc::AF_INET6 as u16,
+            },
+            local_port: only(&self.local_ports),
+            remote_port: only(&self.remote_ports),
+            either_port: only(&self.ports),
+            netns: match self.namespaces.as_slice() {
+                [netns] => netns.inode,
+                _ => 0,
+            },
+            ..KernelFilter::ALL
+        }
+    }
+}
+
+/// The value of a list of one; 0, which filters nothing, otherwise.
+fn only(values: &[u16]) -> u16 {
+    match values {
+        [value] => *value,
+        _ => 0,
+    }
+}
+
+/// For each old state the new states that must reach user space so that the tracker is right about `wanted`.
+///
+/// For each wanted state S these are
+/// 1. every transition into S and out of S, self-transitions included: its beginning and its end;
+/// 2. every transition into a state that leads to S directly: the line that reports the entry into S says how
+///    long the state before it lasted;
+/// 3. process-context transitions on a path to S: they tell the owner;
+/// 4. for TIME_WAIT and FIN_WAIT2, which minis hold: the first steps of every connection, because one of them
+///    may have taken the four-tuple over, which is why the mini ended;
+/// 5. every transition to CLOSE: the address of a socket is used again at once, so the tracker must learn that
+///    what it knew of it is over. It is also how the beginning of TIME_WAIT shows (`tcp_time_wait` ends in
+///    `tcp_done`).
+///
+/// The minis' timers are no transitions and are never filtered by state.
+fn transitions_for(wanted: StateSet) -> [u16; SLOTS] {
+    if wanted == StateSet::ALL {
+        return KernelFilter::ALL.transitions;
+    }
+    let mut mask = Mask([0; SLOTS]);
+    for state in wanted.iter() {
+        mask.way_out(state);
+        mask.way_in(state);
+        PATHS.iter().filter(|(_, to)| *to == state).for_each(|&(before, _)| mask.way_in(before));
+        for (from, to) in OWNER_BEARING {
+            if leads_to(to, state) {
+                mask.add(from, to);
+            }
+        }
+        if matches!(state, State::TimeWait | State::FinWait2) {
+            REUSE.iter().for_each(|&(from, to)| mask.add(from, to));
+        }
+    }
+    mask.way_in(State::Close);
+    mask.0
+}
+
+/// Can a connection in `from` come to `to`, or is it there?
+fn leads_to(from: State, to: State) -> bool {
+    // PATHS has no cycle: a connection only gets older.
+    from == to || PATHS.iter().any(|&(before, after)| before == from && leads_to(after, to))
+}
+
+struct Mask([u16; SLOTS]);
+
+impl Mask {
+    fn add(&mut self, from: State, to: State) {
+        self.0[usize::from(from.number())] |= StateSet::only(to).bits();
+    }
+
+    fn way_out(&mut self, state: State) {
+        self.0[usize::from(state.number())] |= StateSet::ALL.bits();
+    }
+
+    fn way_in(&mut self, state: State) {
+        self.0.iter_mut().for_each(|row| *row |= StateSet::only(state).bits());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use State::{
+        Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, NewSynRecv, SynRecv,
+        SynSent, TimeWait,
+    };
+
+    fn passes(wanted: StateSet, from: State, to: State) -> bool {
+        transitions_for(wanted)[usize::from(from.number())] & StateSet::only(to).bits() != 0
+    }
+
+    /// Which of the transitions that occur pass for one state.
+    fn passing(state: State) -> Vec<(State, State)> {
+        let occurring = PATHS
+            .into_iter()
+            .filter(|(_, to)| *to != TimeWait)
+            .chain(OWNER_BEARING)
+            .chain(State::ALL.into_iter().map(|state| (state, Close)));
+        let mut passing: Vec<_> =
+            occurring.filter(|&(from, to)| to != Close && passes(StateSet::only(state), from, to)).collect();
+        passing.sort();
+        passing.dedup();
+        passing
+    }
+
+    #[test]
+    fn everything_wanted_is_everything_let_through() {
+        assert_eq!(Filter::default().kernel_part(StateSet::ALL), KernelFilter::ALL);
+    }
+
+    #[test]
+    fn every_way_to_close_always_passes() {
+        for wanted in State::ALL {
+            for from in State::ALL {
+                assert!(passes(StateSet::only(wanted), from, Close), "{wanted}: {from}→CLOSE");
+            }
+        }
+    }
+
+    #[test]
+    fn beginnings_ends_and_self_transitions_of_the_state_pass() {
+        for wanted in State::ALL {
+            for other in State::ALL {
+                assert!(passes(StateSet::only(wanted), other, wanted), "{other}→{wanted}");
+                assert!(passes(StateSet::only(wanted), wanted, other), "{wanted}→{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn close_wait_needs_no_active_close() {
+        assert_eq!(
+            passing(CloseWait),
+            [
+                (SynSent, SynRecv),
+                (SynSent, Established),
+                (SynRecv, Established),
+                (SynRecv, CloseWait),
+                (Established, CloseWait),
+                (Close, SynSent),
+                (Close, Listen),
+                (CloseWait, LastAck),
+                (Listen, SynRecv),
+            ]
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn time_wait_needs_its_owner_its_way_in_and_who_took_it_over_but_no_passive_close() {
+        let passing = passing(TimeWait);
+        for needed in [
+            (Close, SynSent),
+            (Close, Listen),
+            (SynSent, Established),
+            (Listen, SynRecv),
+            (SynRecv, Established),
+            (Established, FinWait1),
+            (FinWait2, FinWait2),
+            (FinWait1, FinWait2),
+            (FinWait1, Closing),
+        ] {
+            assert!(passing.contains(&needed), "{needed:?}");
+        }
+        for dispensable in [(Established, CloseWait), (CloseWait, LastAck)] {
+            assert!(!passing.contains(&dispensable), "{dispensable:?}");
+        }
+    }
+
+    #[test]
+    fn last_ack_needs_the_closer_and_the_dwell_of_close_wait_before_it() {
+        let passing = passing(LastAck);
+        assert!(passing.contains(&(CloseWait, LastAck)));
+        assert!(
+            passing.contains(&(Established, CloseWait)),
+            "the line CLOSE_WAIT→LAST_ACK carries that dwell"
+        );
+        assert!(!passing.contains(&(Established, FinWait1)));
+    }
+
+    #[test]
+    fn a_listener_needs_nothing_of_connections_but_their_first_step() {
+        assert_eq!(passing(Listen), [(Close, Listen), (Listen, SynRecv)]);
+        assert_eq!(passing(NewSynRecv), []);
+    }
+
+    #[test]
+    fn several_states_are_the_union_and_the_command_narrows() {
+        let two = StateSet::from_iter([CloseWait, TimeWait]);
+        for from in State::ALL {
+            for to in State::ALL {
+                assert_eq!(
+                    passes(two, from, to),
+                    passes(StateSet::only(CloseWait), from, to) || passes(StateSet::only(TimeWait), from, to)
+                );
+            }
+        }
+        let filter = Filter { states: two, ..Filter::default() };
+        assert_eq!(
+            filter.kernel_part(StateSet::only(CloseWait)).transitions,
+            transitions_for(StateSet::only(CloseWait))
+        );
+    }
+
+    #[test]
+    fn one_value_goes_into_the_kernel_several_do_not() {
+        let one = Filter { ports: vec![80], local_ports: vec![443], ..Filter::default() };
+        let part = one.kernel_part(StateSet::ALL);
+        assert_eq!((part.either_port, part.local_port, part.remote_port), (80, 443, 0));
+        let two = Filter { ports: vec![80, 443], remote_ports: vec![1], ..Filter::default() };
+        let part = two.kernel_part(StateSet::ALL);
+        assert_eq!((part.either_port, part.local_port, part.remote_port), (0, 0, 1));
+    }
+
+    #[test]
+    fn owner_bearing_transitions_are_needed_only_on_the_way() {
+        assert!(leads_to(Established, TimeWait));
+        assert!(leads_to(Listen, LastAck));
+        assert!(!leads_to(CloseWait, TimeWait));
+        assert!(!leads_to(FinWait1, CloseWait));
+    }
+}

@@ -1,0 +1,178 @@
+//! Raw options, validated once. Commands see only what stands here.
+
+pub mod duration;
+mod environment;
+mod filter;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use environment::Environment;
+
+use crate::cli::{By, OutputArgs, ReportArgs, TracingArgs, WatchArgs};
+use crate::filter::{Filter, Resolver};
+use crate::net::State;
+
+/// A command line that cannot be meant: exit status 2.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct UsageError {
+    /// What is wrong, and where.
+    what: String,
+    /// What to do.
+    hint: Option<String>,
+}
+
+impl UsageError {
+    /// What is wrong, and where.
+    #[must_use]
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For a person; on a terminal as rich as the command has it.
+    #[default]
+    Text,
+    /// A line per record, on a terminal too.
+    Plain,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What is printed, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The form.
+    pub format: Format,
+    /// With colour; never in JSON.
+    pub color: bool,
+    /// Columns to draw for.
+    pub width: u16,
+}
+
+impl Output {
+    /// Validates.
+    #[must_use]
+    pub fn from_args(args: &OutputArgs, environment: &Environment) -> Self {
+        Self {
+            format: if args.json { Format::Json } else { Format::Text },
+            color: !args.json && environment.color(args.color),
+            width: args.width.unwrap_or(environment.width),
+        }
+    }
+}
+
+/// How, and for how long, to trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Stop after this time; `None`: run until interrupted.
+    pub duration: Option<Duration>,
+    /// Size of the event ring: a power of two.
+    pub ring_bytes: u32,
+    /// Loss is a failure.
+    pub fail_on_loss: bool,
+}
+
+impl From<&TracingArgs> for Tracing {
+    fn from(args: &TracingArgs) -> Self {
+        Self { duration: args.duration, ring_bytes: args.ring_size, fail_on_loss: args.fail_on_loss }
+    }
+}
+
+/// `watch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Which connections.
+    pub filter: Filter,
+    /// Output.
+    pub output: Output,
+    /// Tracing.
+    pub tracing: Tracing,
+}
+
+impl Watch {
+    /// Validates.
+    pub fn from_args(
+        args: &WatchArgs,
+        environment: &Environment,
+        resolver: &dyn Resolver,
+    ) -> Result<Self, UsageError> {
+        let mut output = Output::from_args(&args.output, environment);
+        if args.plain {
+            output.format = Format::Plain;
+        }
+        let filter = Filter::from_args(&args.filter, resolver)?;
+        traced_states_only(&filter)?;
+        Ok(Self { filter, output, tracing: Tracing::from(&args.tracing) })
+    }
+}
+
+/// `report`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which connections.
+    pub filter: Filter,
+    /// Break the figures down by this.
+    pub by: Option<By>,
+    /// Output.
+    pub output: Output,
+    /// Tracing.
+    pub tracing: Tracing,
+}
+
+impl Report {
+    /// Validates.
+    pub fn from_args(
+        args: &ReportArgs,
+        environment: &Environment,
+        resolver: &dyn Resolver,
+    ) -> Result<Self, UsageError> {
+        let filter = Filter::from_args(&args.filter, resolver)?;
+        traced_states_only(&filter)?;
+        if filter.states == crate::filter::StateSet::only(State::Close) {
+            return Err(UsageError::new(
+                "--state CLOSE: nothing is in CLOSE, so there is no dwell to report",
+            )
+            .hint("name the state that ended: sockets come to CLOSE from every other one"));
+        }
+        Ok(Self {
+            filter,
+            by: args.by,
+            output: Output::from_args(&args.output, environment),
+            tracing: Tracing::from(&args.tracing),
+        })
+    }
+}
+
+/// Refuses a wish that tracing can never fulfil.
+fn traced_states_only(filter: &Filter) -> Result<(), UsageError> {
+    if filter.states == crate::filter::StateSet::only(State::NewSynRecv) {
+        return Err(UsageError::new(
+            "--state NEW_SYN_RECV: request sockets change state without the kernel reporting it",
+        )
+        .hint("SYN_RECV is the state in which a new connection is first seen"));
+    }
+    Ok(())
+}

@@ -20,3 +20,4 @@ pub mod snapshot;
 pub mod stats;
 pub mod text;
 pub mod workload;
+pub mod wheel;

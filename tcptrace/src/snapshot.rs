@@ -246,8 +246,8 @@ pub struct OpenDwells {
     pub ages: Vec<Bucket>,
 }
 
-/// How long something has lasted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long something has lasted. Of two equal ages the lower bound is the older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Age {
     /// Nanoseconds.
     pub ns: u64,
@@ -441,6 +441,17 @@ pub struct Ranking<T> {
     pub top: Vec<(T, u64)>,
     /// Each count is too low by at most this; 0 when all are exact.
     pub undercount: u64,
+}
+
+impl<T> Ranking<T> {
+    /// The same list with other entries.
+    #[must_use]
+    pub fn map<U>(self, mut change: impl FnMut(T) -> U) -> Ranking<U> {
+        Ranking {
+            top: self.top.into_iter().map(|(entry, count)| (change(entry), count)).collect(),
+            undercount: self.undercount,
+        }
+    }
 }
 
 impl<T> Default for Ranking<T> {

@@ -19,5 +19,5 @@ pub mod settings;
 pub mod snapshot;
 pub mod stats;
 pub mod text;
-pub mod workload;
 pub mod wheel;
+pub mod workload;

@@ -19,5 +19,6 @@ pub mod settings;
 pub mod snapshot;
 pub mod stats;
 pub mod text;
+pub mod tracker;
 pub mod wheel;
 pub mod workload;

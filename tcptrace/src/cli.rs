@@ -20,7 +20,7 @@ pub use completions::CompletionsArgs;
 pub use filters::FilterArgs;
 pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
-pub use report::{By, ReportArgs};
+pub use report::ReportArgs;
 pub use tracing::TracingArgs;
 pub use watch::WatchArgs;
 

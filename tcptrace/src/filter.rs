@@ -7,40 +7,17 @@
 mod kernel;
 mod line;
 mod pattern;
-mod states;
-
-use std::fmt;
 
 use ipnet::IpNet;
 
 use crate::event::{Comm, MonoNs};
 use crate::inventory::diag::DiagSocket;
-use crate::net::{Addr, Family, Flow};
+use crate::net::{Addr, Family, Flow, State};
 use crate::outcome::{Open, Owner, Transition};
 
+pub use crate::inventory::diag::StateSet;
 pub use line::parse_line;
 pub use pattern::CommPattern;
-pub use states::StateSet;
-
-/// A network namespace as an option names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum NetnsRef {
-    /// A file in /run/netns, as `ip netns` makes them.
-    Name(String),
-    /// The inode number of its nsfs file.
-    Inode(u32),
-    /// The namespace that this process is in.
-    Pid(u32),
-}
-
-impl fmt::Display for NetnsRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(&crate::text::escape(name.as_bytes())),
-            Self::Inode(number) | Self::Pid(number) => write!(f, "{number}"),
-        }
-    }
-}
 
 /// A name in a filter that stands for nothing: a sentence with the name in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,8 +26,9 @@ pub struct Unresolved(pub String);
 
 /// Resolves what only the running system, or the system that made a recording, knows.
 pub trait Resolver {
-    /// Inode number of a network namespace that exists.
-    fn netns(&self, wanted: &NetnsRef) -> Result<u32, Unresolved>;
+    /// Inode number of a network namespace that exists, given as a name in `ip netns`, an inode number or the id of
+    /// a process in it.
+    fn netns(&self, wanted: &str) -> Result<u32, Unresolved>;
 
     /// cgroup v2 ids (inodes of their directories) of every cgroup of the containers whose id begins so.
     fn container(&self, id: &str) -> Result<Vec<u64>, Unresolved>;
@@ -63,7 +41,7 @@ pub trait Resolver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
     /// As given.
-    pub wanted: NetnsRef,
+    pub wanted: String,
     /// Inode number.
     pub inode: u32,
 }
@@ -78,7 +56,7 @@ pub struct Container {
 }
 
 /// Which connections are wanted. An empty list wants all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// Port on either side.
     pub ports: Vec<u16>,
@@ -98,10 +76,29 @@ pub struct Filter {
     pub containers: Vec<Container>,
     /// Address family as shown.
     pub family: Option<Family>,
-    /// State.
+    /// Wanted states. Never empty.
     pub states: StateSet,
     /// Shortest dwell of interest, nanoseconds.
     pub min_dwell_ns: Option<u64>,
+}
+
+impl Default for Filter {
+    /// Wants everything.
+    fn default() -> Self {
+        Self {
+            ports: Vec::new(),
+            local_ports: Vec::new(),
+            remote_ports: Vec::new(),
+            networks: Vec::new(),
+            pids: Vec::new(),
+            comms: Vec::new(),
+            namespaces: Vec::new(),
+            containers: Vec::new(),
+            family: None,
+            states: StateSet::ALL,
+            min_dwell_ns: None,
+        }
+    }
 }
 
 impl Filter {
@@ -191,7 +188,9 @@ impl Filter {
     /// and [`Self::matches_dwell_ns`] decide about those.
     #[must_use]
     pub fn matches_diag(&self, socket: &DiagSocket) -> bool {
-        self.states.contains(socket.state) && self.matches_flow(&socket.flow)
+        // Request sockets are answered as SYN_RECV (`inet_req_diag_fill`).
+        let is_request = socket.state == State::SynRecv && self.states.contains(State::NewSynRecv);
+        (self.states.contains(socket.state) || is_request) && self.matches_flow(&socket.flow)
     }
 }
 

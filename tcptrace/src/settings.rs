@@ -3,15 +3,18 @@
 pub mod duration;
 mod environment;
 mod filter;
+mod system;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use environment::Environment;
+pub use system::System;
 
-use crate::cli::{By, OutputArgs, ReportArgs, TracingArgs, WatchArgs};
+use crate::cli::{OutputArgs, ReportArgs, TracingArgs, WatchArgs};
 use crate::filter::{Filter, Resolver};
 use crate::net::State;
+use crate::snapshot::KeyKind;
 
 /// A command line that cannot be meant: exit status 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,7 +138,7 @@ pub struct Report {
     /// Which connections.
     pub filter: Filter,
     /// Break the figures down by this.
-    pub by: Option<By>,
+    pub by: Option<KeyKind>,
     /// Output.
     pub output: Output,
     /// Tracing.
@@ -151,7 +154,7 @@ impl Report {
     ) -> Result<Self, UsageError> {
         let filter = Filter::from_args(&args.filter, resolver)?;
         traced_states_only(&filter)?;
-        if filter.states == crate::filter::StateSet::only(State::Close) {
+        if filter.states == State::Close.into() {
             return Err(UsageError::new(
                 "--state CLOSE: nothing is in CLOSE, so there is no dwell to report",
             )
@@ -168,7 +171,7 @@ impl Report {
 
 /// Refuses a wish that tracing can never fulfil.
 fn traced_states_only(filter: &Filter) -> Result<(), UsageError> {
-    if filter.states == crate::filter::StateSet::only(State::NewSynRecv) {
+    if filter.states == State::NewSynRecv.into() {
         return Err(UsageError::new(
             "--state NEW_SYN_RECV: request sockets change state without the kernel reporting it",
         )

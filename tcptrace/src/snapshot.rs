@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -343,7 +344,9 @@ pub struct Spread {
 }
 
 /// What reports can be keyed by (`--by`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyKind {
     /// The owning process.

@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::values;
-use crate::filter::{CommPattern, NetnsRef};
+use crate::filter::CommPattern;
 use crate::net::State;
 
 /// Which connections to look at. Several values of one option are alternatives, different options must all
@@ -42,7 +42,7 @@ pub struct FilterArgs {
 
     /// Network namespace: its name in `ip netns`, its inode number, or the id of a process in it.
     #[arg(long, value_name = "NAME|INODE|PID", value_delimiter = ',', value_parser = values::netns)]
-    pub netns: Vec<NetnsRef>,
+    pub netns: Vec<String>,
 
     /// Container of the owner: the beginning of its id, as `docker ps` shows it.
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = values::container)]

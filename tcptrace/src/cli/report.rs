@@ -1,25 +1,9 @@
 //! `tcptrace report`.
 
-use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::Args;
 
 use super::{FilterArgs, OutputArgs, TracingArgs};
-
-/// What `report` breaks its figures down by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum By {
-    /// The process that owns the connection.
-    Process,
-    /// The service's port: the listening side's, as far as it is known, else the lower one.
-    Port,
-    /// The remote address.
-    Peer,
-    /// The network namespace.
-    Netns,
-    /// The container of the owning process.
-    Container,
-}
+use crate::snapshot::KeyKind;
 
 /// Options of `report`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -37,7 +21,7 @@ pub struct ReportArgs {
 
     /// Break the figures down by this.
     #[arg(long, value_name = "KEY", value_enum, help_heading = "Output")]
-    pub by: Option<By>,
+    pub by: Option<KeyKind>,
 
     /// Output.
     #[command(flatten)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::filter::{CommPattern, NetnsRef};
+use crate::filter::CommPattern;
 use crate::settings::duration;
 
 /// Smallest ring buffer: sixteen pages, a few hundred events.
@@ -15,7 +15,7 @@ const RING_MIN_BYTES: u64 = 64 << 10;
 const RING_MAX_BYTES: u64 = 1 << 30;
 /// Longest time an option takes: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-/// PID_MAX_LIMIT on 64-bit kernels (`include/linux/threads.h`); a namespace's inode number is always larger.
+/// PID_MAX_LIMIT on 64-bit kernels (`include/linux/threads.h`).
 const PID_MAX: u32 = 4 << 20;
 /// Shortest beginning of a container id that is taken.
 const CONTAINER_ID_MIN: usize = 4;
@@ -119,22 +119,17 @@ pub fn network(text: &str) -> Parsed<IpNet> {
     Ok(net.trunc())
 }
 
-/// A network namespace. Numbers up to PID_MAX_LIMIT are process ids, larger ones inode numbers; `net:[…]`,
-/// as `readlink /proc/PID/ns/net` prints it, is an inode number too.
-pub fn netns(text: &str) -> Parsed<NetnsRef> {
-    let words = "not a network namespace: give its name in `ip netns`, its inode number (readlink \
-                 /proc/PID/ns/net), or the id of a process in it";
-    let number = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return match number.parse::<u32>() {
-            Ok(number) if number > PID_MAX => Ok(NetnsRef::Inode(number)),
-            Ok(pid) if pid > 0 && number.len() == text.len() => Ok(NetnsRef::Pid(pid)),
-            _ => Err(words.to_owned()),
-        };
+/// A network namespace; what `readlink /proc/PID/ns/net` prints is an inode number.
+pub fn netns(text: &str) -> Parsed<String> {
+    let name = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if name.is_empty() || name.contains(['/', '\0']) {
+        return Err(
+            "not a network namespace: give its name in `ip netns`, its inode number, or the id of a process \
+                    in it"
+                .to_owned(),
+        );
     }
-    // A name is one file in /run/netns (iproute2's NETNS_RUN_DIR): it cannot lead anywhere else.
-    let is_file_name = !text.is_empty() && !text.contains(['/', '\0']) && text != "." && text != "..";
-    if is_file_name { Ok(NetnsRef::Name(text.to_owned())) } else { Err(words.to_owned()) }
+    Ok(name.to_owned())
 }
 
 /// The beginning of a container id.

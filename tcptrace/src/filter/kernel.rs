@@ -134,7 +134,7 @@ struct Mask([u16; SLOTS]);
 
 impl Mask {
     fn add(&mut self, from: State, to: State) {
-        self.0[usize::from(from.number())] |= StateSet::only(to).bits();
+        self.0[usize::from(from.number())] |= StateSet::from(to).bits();
     }
 
     fn way_out(&mut self, state: State) {
@@ -142,7 +142,7 @@ impl Mask {
     }
 
     fn way_in(&mut self, state: State) {
-        self.0.iter_mut().for_each(|row| *row |= StateSet::only(state).bits());
+        self.0.iter_mut().for_each(|row| *row |= StateSet::from(state).bits());
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     };
 
     fn passes(wanted: StateSet, from: State, to: State) -> bool {
-        transitions_for(wanted)[usize::from(from.number())] & StateSet::only(to).bits() != 0
+        transitions_for(wanted)[usize::from(from.number())] & StateSet::from(to).bits() != 0
     }
 
     /// Which of the transitions that occur pass for one state.
@@ -166,7 +166,7 @@ mod tests {
             .chain(OWNER_BEARING)
             .chain(State::ALL.into_iter().map(|state| (state, Close)));
         let mut passing: Vec<_> =
-            occurring.filter(|&(from, to)| to != Close && passes(StateSet::only(state), from, to)).collect();
+            occurring.filter(|&(from, to)| to != Close && passes(StateSet::from(state), from, to)).collect();
         passing.sort();
         passing.dedup();
         passing
@@ -181,7 +181,7 @@ mod tests {
     fn every_way_to_close_always_passes() {
         for wanted in State::ALL {
             for from in State::ALL {
-                assert!(passes(StateSet::only(wanted), from, Close), "{wanted}: {from}→CLOSE");
+                assert!(passes(StateSet::from(wanted), from, Close), "{wanted}: {from}→CLOSE");
             }
         }
     }
@@ -190,8 +190,8 @@ mod tests {
     fn beginnings_ends_and_self_transitions_of_the_state_pass() {
         for wanted in State::ALL {
             for other in State::ALL {
-                assert!(passes(StateSet::only(wanted), other, wanted), "{other}→{wanted}");
-                assert!(passes(StateSet::only(wanted), wanted, other), "{wanted}→{other}");
+                assert!(passes(StateSet::from(wanted), other, wanted), "{other}→{wanted}");
+                assert!(passes(StateSet::from(wanted), wanted, other), "{wanted}→{other}");
             }
         }
     }
@@ -263,14 +263,14 @@ mod tests {
             for to in State::ALL {
                 assert_eq!(
                     passes(two, from, to),
-                    passes(StateSet::only(CloseWait), from, to) || passes(StateSet::only(TimeWait), from, to)
+                    passes(StateSet::from(CloseWait), from, to) || passes(StateSet::from(TimeWait), from, to)
                 );
             }
         }
         let filter = Filter { states: two, ..Filter::default() };
         assert_eq!(
-            filter.kernel_part(StateSet::only(CloseWait)).transitions,
-            transitions_for(StateSet::only(CloseWait))
+            filter.kernel_part(StateSet::from(CloseWait)).transitions,
+            transitions_for(StateSet::from(CloseWait))
         );
     }
 

@@ -8,11 +8,11 @@ use crate::outcome::{Dwell, Evidence};
 struct Known;
 
 impl Resolver for Known {
-    fn netns(&self, wanted: &NetnsRef) -> Result<u32, Unresolved> {
+    fn netns(&self, wanted: &str) -> Result<u32, Unresolved> {
         match wanted {
-            NetnsRef::Name(name) if name == "blue" => Ok(4_026_532_000),
-            NetnsRef::Pid(1) => Ok(4_026_531_833),
-            NetnsRef::Inode(inode) => Ok(*inode),
+            "blue" => Ok(4_026_532_000),
+            "1" => Ok(4_026_531_833),
+            "4026532111" => Ok(4_026_532_111),
             other => Err(Unresolved(format!("no network namespace {other}"))),
         }
     }

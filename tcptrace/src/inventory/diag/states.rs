@@ -1,4 +1,4 @@
-//! A set of TCP states, as `sock_diag` takes it.
+//! A set of TCP states, as `sock_diag` and the BPF programs take it.
 
 use std::fmt;
 
@@ -38,6 +38,18 @@ impl StateSet {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The bits: bit = the kernel's state number.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
     }
 
     /// True when nothing is in the set.

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod commands;
 pub mod decode;
+pub mod engine;
 pub mod event;
 pub mod filter;
 pub mod inventory;

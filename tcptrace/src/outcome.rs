@@ -54,7 +54,7 @@ pub enum Evidence {
 }
 
 /// The process a connection belongs to, and how that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// Process id (tgid) in the initial pid namespace.
     pub pid: u32,

@@ -1,0 +1,284 @@
+//! Feeds one stream of input to the tracker and the statistics. Runs the same from a live kernel (`live`) and
+//! from a recording, and cannot tell which it is: time comes with the input, nothing here asks for it.
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, MonoNs};
+use crate::filter::Filter;
+use crate::inventory::diag::Dump;
+use crate::loss::Loss;
+use crate::net::State;
+use crate::outcome::{Open, Outcome, Owner};
+use crate::snapshot::{KeyKind, Meta, Program, SkippedHook, Snapshot};
+use crate::stats::{DEFAULT_KEYS, Stats};
+use crate::tracker::{Limits, Tracker};
+
+/// A `sock_diag` dump and who was found in /proc to hold the sockets in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The sockets.
+    pub dump: Dump,
+    /// Inode of a socket → its first holder, with evidence `fd`.
+    pub owners: FxHashMap<u64, Owner>,
+}
+
+/// Everything that can be fed: what a recording holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "input", rename_all = "snake_case")]
+pub enum Input {
+    /// One event of the kernel.
+    Event(Event),
+    /// A dump is about to be taken; see [`Tracker::begin_resync`].
+    InventoryBegins {
+        /// When.
+        at: MonoNs,
+    },
+    /// The dump, once every event that came before its end has been fed.
+    Inventory(Inventory),
+    /// Totals of the kernel side's loss.
+    Loss(KernelLoss),
+    /// Time passed.
+    Tick {
+        /// Now.
+        at: MonoNs,
+    },
+}
+
+/// What the kernel side did not deliver. Totals since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelLoss {
+    /// Records that found no room, or could not be read.
+    pub ring_full: u64,
+    /// Program runs that the kernel skipped.
+    pub skipped_runs: u64,
+}
+
+/// Tracker, statistics and filters behind one entrance.
+pub struct Engine {
+    tracker: Tracker,
+    stats: Stats,
+    filter: Filter,
+    meta: Meta,
+    kernel_loss: KernelLoss,
+    lost_since_inventory: bool,
+    skipped: Vec<SkippedHook>,
+    programs: Vec<Program>,
+    /// Dumps that the tracker was reconciled with: the first is the seeding.
+    inventories: u64,
+    notes: Vec<String>,
+    /// Reused for every input, so that an event costs no allocation.
+    outcomes: Vec<Outcome>,
+}
+
+impl Engine {
+    /// `meta` says where the input comes from; its `now`, `events` and `connections` are kept here.
+    #[must_use]
+    pub fn new(meta: Meta, filter: Filter, by: Option<KeyKind>, limits: Limits) -> Self {
+        Self {
+            tracker: Tracker::new(limits),
+            stats: Stats::new(by, DEFAULT_KEYS),
+            filter,
+            meta,
+            kernel_loss: KernelLoss::default(),
+            lost_since_inventory: false,
+            skipped: Vec::new(),
+            programs: Vec::new(),
+            inventories: 0,
+            notes: Vec::new(),
+            outcomes: Vec::with_capacity(16),
+        }
+    }
+
+    /// Tracing begins.
+    pub fn begin(&mut self, now: MonoNs) {
+        self.meta.started = now;
+        self.meta.now = now;
+    }
+
+    /// Feeds one event; `sink` gets what the filter lets through.
+    pub fn event(&mut self, event: &Event, mut sink: impl FnMut(&Outcome)) {
+        self.meta.events += 1;
+        self.meta.now = self.meta.now.max(event.at());
+        self.tracker.apply(event, &mut self.outcomes);
+        self.deliver(&mut sink);
+    }
+
+    /// Time passed without an event.
+    pub fn tick(&mut self, now: MonoNs, mut sink: impl FnMut(&Outcome)) {
+        self.meta.now = self.meta.now.max(now);
+        self.tracker.expire(now, &mut self.outcomes);
+        self.deliver(&mut sink);
+    }
+
+    /// A dump is about to be taken.
+    pub fn inventory_begins(&mut self, now: MonoNs) {
+        self.lost_since_inventory = false;
+        self.tracker.begin_resync(now);
+    }
+
+    /// Reconciles the tracker with a dump: seeding, and mending after loss.
+    pub fn inventory(&mut self, inventory: &Inventory, mut sink: impl FnMut(&Outcome)) {
+        self.inventories += 1;
+        inventory.dump.notes.iter().for_each(|note| self.note(note.clone()));
+        let owner_of = |socket: &crate::inventory::diag::DiagSocket| {
+            socket.inode.and_then(|inode| inventory.owners.get(&inode)).copied()
+        };
+        self.tracker.reconcile(&inventory.dump, &owner_of, &mut self.outcomes);
+        self.deliver(&mut sink);
+    }
+
+    /// Feeds anything that a recording holds.
+    pub fn feed(&mut self, input: &Input, sink: impl FnMut(&Outcome)) {
+        match input {
+            Input::Event(event) => self.event(event, sink),
+            Input::InventoryBegins { at } => self.inventory_begins(*at),
+            Input::Inventory(inventory) => self.inventory(inventory, sink),
+            Input::Loss(loss) => self.set_kernel_loss(*loss),
+            Input::Tick { at } => self.tick(*at, sink),
+        }
+    }
+
+    fn deliver(&mut self, sink: &mut impl FnMut(&Outcome)) {
+        for outcome in &self.outcomes {
+            if wanted(&self.filter, outcome) {
+                self.stats.record(outcome);
+                sink(outcome);
+            }
+        }
+        self.outcomes.clear();
+    }
+
+    /// No dump came of [`Engine::inventory_begins`]; `why` is a sentence for the user.
+    pub fn inventory_failed(&mut self, why: String) {
+        self.tracker.reconcile(&Dump::default(), &|_| None, &mut self.outcomes);
+        self.outcomes.clear();
+        self.note(why);
+    }
+
+    /// Sets the totals of the kernel side's loss.
+    pub fn set_kernel_loss(&mut self, loss: KernelLoss) {
+        self.lost_since_inventory |= loss != self.kernel_loss;
+        self.kernel_loss = loss;
+    }
+
+    /// The totals of the kernel side's loss.
+    #[must_use]
+    pub fn kernel_loss(&self) -> KernelLoss {
+        self.kernel_loss
+    }
+
+    /// Something was lost since the last dump began: the tables may be wrong until the next.
+    #[must_use]
+    pub fn needs_resync(&self) -> bool {
+        self.lost_since_inventory
+    }
+
+    /// Sets what is known of the BPF programs.
+    pub fn set_programs(&mut self, programs: Vec<Program>, skipped: Vec<SkippedHook>) {
+        self.programs = programs;
+        self.skipped = skipped;
+    }
+
+    /// Everything that was lost so far.
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        Loss {
+            ring_full: self.kernel_loss.ring_full,
+            skipped_runs: self.kernel_loss.skipped_runs,
+            table_full: self.tracker.counts().table_full,
+            resyncs: self.inventories.saturating_sub(1),
+        }
+    }
+
+    /// What could not be seen, in words.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Adds a sentence about what could not be seen.
+    pub fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) && self.notes.len() < MAX_NOTES {
+            self.notes.push(note);
+        }
+    }
+
+    /// Events fed so far.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.meta.events
+    }
+
+    /// The latest moment that was fed.
+    #[must_use]
+    pub fn now(&self) -> MonoNs {
+        self.meta.now
+    }
+
+    /// Where the input comes from.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The filters in force.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Replaces the filter, from now on.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.filter = filter;
+    }
+
+    /// When [`Engine::tick`] has something to do, at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<MonoNs> {
+        self.tracker.deadline()
+    }
+
+    /// Connections that the filter wants, with the state that they are in now.
+    pub fn open(&self) -> impl Iterator<Item = Open> {
+        let now = self.meta.now;
+        self.tracker.open().filter(move |open| {
+            open.state != State::Listen
+                && self.filter.matches_flow(&open.flow)
+                && self.filter.matches_owner(open.owner.as_ref())
+                && self.filter.matches_dwell_ns(Some(now.saturating_sub(open.since)))
+        })
+    }
+
+    /// The view of this moment. `container` names the container of a cgroup v2 id.
+    #[must_use]
+    pub fn snapshot(&self, container: &dyn Fn(u64) -> Option<String>) -> Snapshot {
+        let mut meta = self.meta.clone();
+        meta.connections = self.tracker.counts().connections;
+        let mut snapshot = self.stats.snapshot(meta, self.open(), container);
+        snapshot.states.retain(|report| self.filter.states.contains(report.state));
+        snapshot.loss = self.loss();
+        snapshot.skipped.clone_from(&self.skipped);
+        snapshot.programs.clone_from(&self.programs);
+        snapshot
+    }
+}
+
+/// Distinct notes that are kept: more would bury the first, which is the one that matters.
+const MAX_NOTES: usize = 20;
+
+/// Flow, owner and length decide here; states are chosen when a view is made, because a dwell's beginning is a
+/// transition of another state.
+fn wanted(filter: &Filter, outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Transition(transition) => {
+            filter.matches_flow(&transition.flow)
+                && filter.matches_owner(transition.owner.as_ref())
+                && (filter.min_dwell_ns.is_none()
+                    || filter.matches_dwell_ns(transition.dwell.map(|dwell| dwell.ns)))
+        }
+        Outcome::ConnectFailed { flow, owner, .. } => {
+            filter.matches_flow(flow) && filter.matches_owner(owner.as_ref())
+        }
+    }
+}

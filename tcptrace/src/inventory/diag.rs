@@ -5,7 +5,7 @@ mod query;
 mod states;
 
 pub use decode::{Context, DecodeError, Part, decode, decode_datagram};
-pub use query::{QueryError, dump_here};
+pub use query::{Query, QueryError, dump_here};
 pub use states::StateSet;
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Dumps of many network namespaces.
 
 use super::clock::monotonic_ns;
-use super::diag::{Dump, QueryError, StateSet, dump_here};
+use super::diag::{Dump, Query, QueryError, dump_here};
 use super::namespaces::{self, Namespace, NamespaceError};
 
 /// No socket could be listed at all.
@@ -15,29 +15,31 @@ pub enum DumpError {
     Query(#[from] QueryError),
 }
 
-/// Every TCP socket in one of `states`, of every network namespace of the host.
+/// Every TCP socket that `query` asks for, of every network namespace of the host.
 ///
 /// A namespace that refuses or vanishes becomes a note. Without CAP_SYS_ADMIN that is every one but the
 /// program's own. An error means that there is no answer at all.
-pub fn dump_all(states: StateSet) -> Result<Dump, DumpError> {
+pub fn dump_all(query: impl Into<Query>) -> Result<Dump, DumpError> {
     let found = namespaces::all()?;
-    let mut dump = dump_these(&found.list, states)?;
+    let mut dump = dump_these(&found.list, query)?;
     dump.notes.extend(found.notes);
     Ok(dump)
 }
 
-/// Every TCP socket in one of `states`, of one namespace.
-pub fn dump_one(namespace: &Namespace, states: StateSet) -> Result<Dump, DumpError> {
+/// Every TCP socket that `query` asks for, of one namespace.
+pub fn dump_one(namespace: &Namespace, query: impl Into<Query>) -> Result<Dump, DumpError> {
+    let query = query.into();
     let mut dump = Dump { started: monotonic_ns(), ..Dump::default() };
-    namespaces::within(namespace, || dump_here(namespace.inode, states, &mut dump))??;
+    namespaces::within(namespace, || dump_here(namespace.inode, query, &mut dump))??;
     Ok(dump)
 }
 
-/// Every TCP socket in one of `states`, of these namespaces. Refusals become notes as in [`dump_all`]; when
+/// Every TCP socket that `query` asks for, of these namespaces. Refusals become notes as in [`dump_all`]; when
 /// all refuse, the first refusal is the error.
-pub fn dump_these(list: &[Namespace], states: StateSet) -> Result<Dump, DumpError> {
+pub fn dump_these(list: &[Namespace], query: impl Into<Query>) -> Result<Dump, DumpError> {
+    let query = query.into();
     let mut dump = Dump { started: monotonic_ns(), ..Dump::default() };
-    let results = namespaces::within_each(list, |namespace| dump_here(namespace.inode, states, &mut dump))?;
+    let results = namespaces::within_each(list, |namespace| dump_here(namespace.inode, query, &mut dump))?;
     let mut first_error = None;
     for (namespace, result) in list.iter().zip(results) {
         let error = match result {
@@ -60,6 +62,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::inventory::diag::StateSet;
     use crate::net::State;
 
     #[test]
@@ -96,7 +99,7 @@ mod tests {
     fn only_wanted_states_are_listed() {
         let _listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let namespace = Namespace::own().expect("own namespace");
-        let dump = dump_one(&namespace, State::Listen.into()).expect("dump");
+        let dump = dump_one(&namespace, State::Listen).expect("dump");
         assert!(!dump.sockets.is_empty());
         assert!(dump.sockets.iter().all(|socket| socket.state == State::Listen));
     }

@@ -144,8 +144,8 @@ pub fn all() -> Result<Namespaces, NamespaceError> {
     }
     if denied > 0 {
         notes.push(format!(
-            "the network namespace of {denied} processes could not be read (needs CAP_SYS_PTRACE): sockets in \
-             namespaces of theirs are not seen"
+            "the network namespace of {denied} processes could not be read (needs CAP_SYS_PTRACE, and more \
+             where a security module says so): sockets of a namespace that only they are in are not seen"
         ));
     }
     for (path, inode) in mounts() {

@@ -215,3 +215,166 @@ fn is_mptcp_ulp(nest: &[u8]) -> bool {
             && attribute.value().split(|&byte| byte == 0).next() == Some(b"mptcp")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONTEXT: Context = Context { netns: 9, at: 5, protocol: Protocol::Tcp };
+
+    /// The bytes of an answer in `captured.txt`.
+    fn captured(name: &str) -> Vec<u8> {
+        let line = include_str!("captured.txt").lines().find_map(|line| line.strip_prefix(name));
+        let hex = line.unwrap_or_else(|| panic!("no answer {name}")).trim().as_bytes();
+        let digits = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).expect("ASCII"), 16);
+        hex.chunks(2).map(|pair| digits(pair).expect("hex digits")).collect()
+    }
+
+    fn decoded(name: &str) -> DiagSocket {
+        decode(&captured(name), CONTEXT).expect("decodes")
+    }
+
+    #[test]
+    fn close_wait_with_data_unread_counts_the_fin() {
+        let socket = decoded("ipv4_close_wait_3000_bytes_unread ");
+        assert_eq!((socket.state, socket.recv_queue), (State::CloseWait, 3001));
+        assert!(!socket.is_mini && socket.inode.is_some());
+        assert_eq!((socket.uid, socket.cgroup_id), (Some(0), Some(1)));
+        assert_eq!(socket.flow.local_addr().ip().to_string(), "127.0.0.1");
+        assert_eq!((socket.flow.netns, socket.at), (9, 5));
+        assert!(socket.last_ack_recv_ms.is_some_and(|age| (100..1000).contains(&age)), "{socket:?}");
+    }
+
+    #[test]
+    fn a_half_closed_fin_wait2_is_no_mini() {
+        let socket = decoded("ipv4_fin_wait2_half_closed ");
+        assert_eq!(socket.state, State::FinWait2);
+        assert!(!socket.is_mini && socket.inode.is_some());
+    }
+
+    #[test]
+    fn minis_have_a_timer_and_no_owner() {
+        for (name, state) in
+            [("ipv4_time_wait ", State::TimeWait), ("ipv6_fin_wait2_orphan_mini ", State::FinWait2)]
+        {
+            let socket = decoded(name);
+            assert_eq!(socket.state, state);
+            assert!(socket.is_mini);
+            assert!((59_000..=62_100).contains(&socket.expires_ms), "{socket:?}");
+            assert_eq!((socket.uid, socket.inode, socket.cgroup_id), (None, None, None));
+            assert!(socket.cookie.is_some());
+        }
+    }
+
+    #[test]
+    fn v4_mapped_addresses_are_ipv4_and_a_listener_has_its_backlog() {
+        let mapped = decoded("v4_mapped_established ");
+        assert_eq!(mapped.flow.local_addr().to_string().split(':').next(), Some("127.0.0.1"));
+        let six = decoded("ipv6_established ");
+        assert!(six.flow.remote_addr().to_string().starts_with("[::1]:"));
+        let listener = decoded("ipv4_listen ");
+        assert_eq!((listener.state, listener.recv_queue, listener.send_queue), (State::Listen, 0, 7));
+        assert_eq!((listener.flow.remote_port, listener.flow.remote.is_unspecified()), (0, true));
+        assert!(decoded("ipv6_listen_dual ").flow.local.is_unspecified());
+    }
+
+    #[test]
+    fn a_connection_not_yet_accepted_has_no_inode() {
+        let socket = decoded("ipv4_close_wait_not_accepted ");
+        assert_eq!((socket.state, socket.inode, socket.recv_queue), (State::CloseWait, None, 1));
+    }
+
+    #[test]
+    fn mptcp_and_its_subflow_are_told_from_tcp() {
+        let subflow = decoded("mptcp_subflow_of_it ");
+        assert_eq!((subflow.protocol, subflow.state), (Protocol::MptcpSubflow, State::Established));
+        let context = Context { protocol: Protocol::Mptcp, ..CONTEXT };
+        let whole = decode(&captured("mptcp_close_wait "), context).expect("decodes");
+        assert_eq!((whole.protocol, whole.state), (Protocol::Mptcp, State::CloseWait));
+        // Its INET_DIAG_INFO is struct mptcp_info, which has no such field.
+        assert_eq!(whole.last_ack_recv_ms, None);
+        // A subflow carries the inode number of the MPTCP socket.
+        assert_eq!(whole.inode, subflow.inode);
+    }
+
+    /// `struct nlmsghdr` and payload, padded.
+    fn message(message_type: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (16 + payload.len() as u32).to_ne_bytes().to_vec();
+        bytes.extend(message_type.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(7_u32.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn parts(datagram: &[u8]) -> (Vec<Result<Part, DecodeError>>, bool, Result<(), DecodeError>) {
+        let (mut parts, mut interrupted) = (Vec::new(), false);
+        let result = decode_datagram(datagram, CONTEXT, |sequence, intr, part| {
+            assert_eq!(sequence, 7);
+            interrupted |= intr;
+            parts.push(part);
+        });
+        (parts, interrupted, result)
+    }
+
+    #[test]
+    fn a_datagram_is_taken_apart_and_a_bad_message_hides_no_good_one() {
+        let good = captured("ipv4_time_wait ");
+        let datagram = [
+            message(20, 0, &good[..71]),
+            message(20, NLM_F_DUMP_INTR, &good),
+            message(1, 0, &[]),
+            message(2, 0, &(-libc::ENOENT).to_ne_bytes()),
+            message(4, 0, &[]),
+            message(99, 0, &[]),
+            message(3, 0, &0_i32.to_ne_bytes()),
+        ]
+        .concat();
+        let (parts, interrupted, result) = parts(&datagram);
+        assert_eq!(result, Ok(()));
+        assert!(interrupted);
+        assert_eq!(parts[0], Err(DecodeError::Short(71)));
+        assert!(matches!(&parts[1], Ok(Part::Socket(socket)) if socket.state == State::TimeWait));
+        assert_eq!(parts[2], Ok(Part::Nothing));
+        assert_eq!(parts[3], Ok(Part::Error(libc::ENOENT)));
+        assert_eq!(parts[4], Ok(Part::Overrun));
+        assert_eq!(parts[5], Err(DecodeError::MessageType(99)));
+        assert_eq!(parts[6], Ok(Part::Done(0)));
+    }
+
+    #[test]
+    fn broken_answers_say_what_is_broken() {
+        let mut bytes = captured("ipv4_listen ");
+        bytes[1] = 13;
+        assert_eq!(decode(&bytes, CONTEXT), Err(DecodeError::State(UnknownStateNumber(13))));
+        bytes[1] = 10;
+        bytes[0] = 1;
+        assert_eq!(decode(&bytes, CONTEXT), Err(DecodeError::Family(1)));
+        bytes[0] = 2;
+        bytes[72] = 0xff;
+        assert!(matches!(decode(&bytes, CONTEXT), Err(DecodeError::Attribute(_))));
+        let (_, _, framing) = parts(&[200, 0, 0, 0]);
+        assert!(matches!(framing, Err(DecodeError::Framing { at: 0, len: 4, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = decode(&bytes, CONTEXT);
+            let _ = decode_datagram(&bytes, CONTEXT, |_, _, _| {});
+        }
+
+        #[test]
+        fn no_damage_to_a_true_answer_panics(at in 0_usize..500, byte: u8, cut in 0_usize..500) {
+            let mut bytes = captured("mptcp_subflow_of_it ");
+            if let Some(place) = bytes.get_mut(at) { *place = byte; }
+            bytes.truncate(cut);
+            let _ = decode(&bytes, CONTEXT);
+            let _ = decode_datagram(&message(20, 0, &bytes), CONTEXT, |_, _, _| {});
+        }
+    }
+}

@@ -5,7 +5,9 @@
 //! [`TracingArgs`].
 
 pub mod completions;
+pub mod demo;
 pub mod filters;
+pub mod hidden;
 pub mod man;
 pub mod output;
 pub mod report;
@@ -17,6 +19,7 @@ use clap::builder::styling::{AnsiColor, Style, Styles};
 use clap::{Parser, Subcommand};
 
 pub use completions::CompletionsArgs;
+pub use demo::DemoArgs;
 pub use filters::FilterArgs;
 pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
@@ -68,10 +71,21 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Watch traffic made for the purpose: a leak, TIME_WAITs, orphans, in a private network namespace
+    Demo(DemoArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write one page per command
     Man(ManArgs),
+    /// A private network namespace with traffic
+    #[command(name = "__sandbox", hide = true)]
+    Sandbox(hidden::SandboxArgs),
+    /// One process of that traffic
+    #[command(name = "__workload", hide = true)]
+    Workload(crate::workload::RoleArgs),
+    /// Become a program that ends with its parent
+    #[command(name = "__exec", hide = true)]
+    Exec(hidden::ExecArgs),
 }
 
 #[cfg(test)]

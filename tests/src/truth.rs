@@ -152,7 +152,8 @@ impl Counters {
 /// When /proc cannot be read.
 pub fn minis() -> Result<u64> {
     let text = fs::read_to_string("/proc/thread-self/net/sockstat")?;
-    let mut words = text.lines().find(|line| line.starts_with("TCP:")).context("sockstat")?.split_whitespace();
+    let mut words =
+        text.lines().find(|line| line.starts_with("TCP:")).context("sockstat")?.split_whitespace();
     words.find(|&word| word == "tw").context("tw")?;
     Ok(words.next().context("tw")?.parse()?)
 }

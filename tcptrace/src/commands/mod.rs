@@ -2,6 +2,7 @@
 //! `pub fn run(args: XArgs) -> anyhow::Result<Exit>`.
 
 pub mod completions;
+pub mod demo;
 mod failure;
 pub mod man;
 mod stdout;
@@ -39,6 +40,10 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Sandbox(args) => demo::run_sandbox(&args),
+        Command::Workload(args) => demo::run_workload(&args),
+        Command::Exec(args) => demo::run_exec(&args),
     }
 }
 

@@ -1,0 +1,28 @@
+//! `tcptrace demo`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+/// Options of `demo`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "\
+Examples:
+  tcptrace demo                        over a minute of it, by process
+  tcptrace demo watch                  every transition, until Ctrl-C
+  tcptrace demo report --duration 70s  any command with any of its options
+
+Everything happens in a private network namespace and ends with the command: nothing of the host is touched.")]
+pub struct DemoArgs {
+    /// net.ipv4.tcp_fin_timeout of the namespace, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub fin_timeout: u16,
+
+    /// Short connections per second; the other kinds come at a tenth and a twentieth of it.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub rate: u16,
+
+    /// The command to run on the traffic, with its options [default: report --duration 75s --by process].
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,3 @@
+//! Live tests.
+
+fn main() {}

@@ -21,5 +21,6 @@ pub mod snapshot;
 pub mod stats;
 pub mod text;
 pub mod tracker;
+pub mod views;
 pub mod wheel;
 pub mod workload;

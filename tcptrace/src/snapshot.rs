@@ -138,7 +138,7 @@ pub struct Sysctls {
 }
 
 /// A hook that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SkippedHook {
     /// Name of the tracepoint.
     pub name: String,

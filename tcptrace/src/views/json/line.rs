@@ -1,0 +1,340 @@
+//! The lines that events, leaks, counts and findings become.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Comm, MonoNs};
+use crate::loss::Loss;
+use crate::net::{Family, State};
+use crate::outcome::{ConnId, End, Evidence, Phase};
+use crate::snapshot::{Program, SkippedHook};
+
+/// A wall-clock time, RFC 3339 in UTC, always with nine digits: equal lengths sort as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(transparent)]
+#[schemars(extend("format" = "date-time"))]
+pub struct Time(#[schemars(with = "String")] pub Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:.9}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The process that a connection belongs to, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OwnerRef {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Task name; control characters escaped.
+    #[schemars(with = "String")]
+    pub comm: Comm,
+    /// How it is known.
+    pub evidence: Evidence,
+}
+
+/// A process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessRef {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Task name; control characters escaped.
+    #[schemars(with = "String")]
+    pub comm: Comm,
+}
+
+/// A connection went from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Transition {
+    /// When.
+    pub time: Time,
+    /// When, CLOCK_MONOTONIC, nanoseconds.
+    pub mono_ns: MonoNs,
+    /// Number of the connection, unique in a run.
+    pub conn: ConnId,
+    /// Network namespace (inode number).
+    pub netns: u32,
+    /// Address family; IPv6 sockets with v4-mapped addresses are ipv4.
+    pub family: Family,
+    /// Local address and port.
+    #[schemars(with = "String")]
+    pub local: SocketAddr,
+    /// Remote address and port.
+    #[schemars(with = "String")]
+    pub remote: SocketAddr,
+    /// The state that ended.
+    pub from: State,
+    /// The state that began.
+    pub to: State,
+    /// Time spent in `from`; null where its beginning is not known at all.
+    pub dwell_ns: Option<u64>,
+    /// The beginning was not seen: it lasted at least that long.
+    pub dwell_is_lower_bound: bool,
+    /// For FIN_WAIT2 as `from`: which kind.
+    pub phase: Option<Phase>,
+    /// For FIN_WAIT2 as `to`: which kind.
+    pub to_phase: Option<Phase>,
+    /// Why `from` ended; null when the connection moved on to its next state.
+    pub end: Option<End>,
+    /// Times the timer of a TIME_WAIT was seen to be re-armed: a lower bound.
+    pub rearmed: u32,
+    /// The part of an orphaned FIN_WAIT2 spent as a full socket (tcp_fin_timeout above 60); null without one.
+    pub as_full_socket_ns: Option<u64>,
+    /// The timeout of the timer, jiffies; null without a timer or where its start was not seen.
+    pub timeout_jiffies: Option<u32>,
+    /// Whose; null where not known.
+    pub owner: Option<OwnerRef>,
+}
+
+/// connect() failed with EADDRNOTAVAIL: no free local port, or no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectFailed {
+    /// When.
+    pub time: Time,
+    /// When, CLOCK_MONOTONIC, nanoseconds.
+    pub mono_ns: MonoNs,
+    /// Network namespace (inode number).
+    pub netns: u32,
+    /// Address family.
+    pub family: Family,
+    /// Where to.
+    #[schemars(with = "String")]
+    pub remote: SocketAddr,
+    /// Whose; null where not known.
+    pub owner: Option<OwnerRef>,
+}
+
+/// A process that keeps sockets in CLOSE_WAIT.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Leak {
+    /// Whose sockets; null where no holder was found.
+    pub process: Option<LeakProcess>,
+    /// How many.
+    pub sockets: u64,
+    /// Age of the oldest; null where not known.
+    pub oldest_ns: Option<u64>,
+    /// The oldest is at least that old.
+    pub oldest_is_lower_bound: bool,
+    /// How many more there are after a minute; null where it was not watched long enough.
+    pub growth_per_min: Option<f64>,
+    /// Descriptors of the process; null where they cannot be read.
+    pub fds: Option<Fds>,
+    /// What the application knows of the peer's end.
+    pub eof: EofVerdicts,
+    /// Sockets not yet accepted: the listener is to blame.
+    pub not_accepted: u64,
+    /// Where the process listens.
+    pub listen: Vec<String>,
+    /// The remote addresses, most sockets first.
+    pub peers: Vec<LeakPeer>,
+    /// Where in the code the application was told of the end, most sockets first.
+    pub sites: Vec<LeakSite>,
+    /// Other processes that hold the same sockets.
+    pub shared_with: Vec<u32>,
+    /// The sockets.
+    pub connections: Vec<LeakConnection>,
+}
+
+/// A process that leaks. What cannot be read is null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeakProcess {
+    /// Process id.
+    pub pid: u32,
+    /// Task name, escaped.
+    pub comm: String,
+    /// Path of the executable, escaped.
+    pub exe: Option<String>,
+    /// Command line, arguments separated by blanks, escaped.
+    pub cmdline: Option<String>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// systemd unit.
+    pub unit: Option<String>,
+    /// Container id.
+    pub container: Option<String>,
+}
+
+/// Descriptors of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fds {
+    /// Open ones; null where not known.
+    pub open: Option<u64>,
+    /// Soft limit; null when unlimited or not known.
+    pub limit: Option<u64>,
+    /// Seconds until the limit is reached at the present growth; null without growth.
+    pub exhausted_in_s: Option<u64>,
+}
+
+/// How many sockets are in which condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EofVerdicts {
+    /// The application was told the end and kept the socket.
+    pub consumed: u64,
+    /// The application has read all data and not the end: nobody is reading.
+    pub unread: u64,
+    /// Data waits as well.
+    pub data_unread: u64,
+}
+
+/// Sockets towards one remote address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeakPeer {
+    /// Address.
+    pub addr: String,
+    /// How many.
+    pub sockets: u64,
+}
+
+/// Sockets whose end the application was told at one place of its code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeakSite {
+    /// Innermost first: `handler at app.py:41`.
+    pub frames: Vec<String>,
+    /// How many.
+    pub sockets: u64,
+}
+
+/// A socket that leaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeakConnection {
+    /// Local address and port.
+    pub local: String,
+    /// Remote address and port.
+    pub remote: String,
+    /// Descriptor in the process; null where there is none.
+    pub fd: Option<i32>,
+    /// Age; null where not known.
+    pub age_ns: Option<u64>,
+    /// It is at least that old.
+    pub age_is_lower_bound: bool,
+    /// Unread bytes, the end not counted; null where not known.
+    pub recv_queue: Option<u32>,
+}
+
+/// Sockets by state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct States {
+    /// Network namespace; null for all together.
+    pub netns: Option<u32>,
+    /// Sockets in each state that has any.
+    #[schemars(with = "BTreeMap<String, u64>")]
+    pub counts: BTreeMap<State, u64>,
+    /// The same by process, most sockets first; empty unless asked for.
+    pub by: Vec<StatesBy>,
+}
+
+/// Sockets of one process by state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StatesBy {
+    /// Whose; null for sockets without an owner, such as TIME_WAIT.
+    pub process: Option<ProcessRef>,
+    /// Sockets in each state that has any.
+    #[schemars(with = "BTreeMap<String, u64>")]
+    pub counts: BTreeMap<State, u64>,
+}
+
+/// What a changed sysctl, or the difference between two recordings, did to a state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Effect {
+    /// The sysctl; null when two recordings are compared.
+    pub sysctl: Option<String>,
+    /// Its value in the first arm.
+    pub before: Option<String>,
+    /// Its value in the second arm.
+    pub after: Option<String>,
+    /// State.
+    pub state: State,
+    /// For FIN_WAIT2.
+    pub phase: Option<Phase>,
+    /// What is compared, for example `p50_ns`.
+    pub metric: String,
+    /// The metric in the first arm; null where it is not reached.
+    pub a: Option<f64>,
+    /// The metric in the second arm; null where it is not reached.
+    pub b: Option<f64>,
+    /// 95 % confidence interval of the difference, second minus first; null without enough data.
+    pub difference_ci95_ns: Option<[i64; 2]>,
+    /// Whether it changed; null when there is not enough data to tell.
+    pub changed: Option<bool>,
+    /// The same in words.
+    pub detail: Option<String>,
+}
+
+/// A finding of `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// Its value; null where there is none.
+    pub value: Option<String>,
+    /// Verdict.
+    pub verdict: Verdict,
+    /// Why, and what to do.
+    pub detail: String,
+}
+
+/// A verdict, mildest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Note,
+    /// Likely to cause trouble.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// The end of a trace: how much was seen and how much was not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Summary {
+    /// Length of the trace.
+    pub seconds: f64,
+    /// Events received.
+    pub events: u64,
+    /// Connections seen.
+    pub connections: u64,
+    /// What was not seen.
+    pub loss: Loss,
+    /// The BPF side.
+    pub bpf: Bpf,
+    /// Hooks that this kernel lacks.
+    pub skipped: Vec<SkippedHook>,
+    /// connect() calls that found no local port or no route.
+    pub connect_failures: u64,
+    /// TIME_WAITs that began.
+    pub time_waits: u64,
+    /// Who began them, most first: at most ten.
+    pub time_wait_makers: Vec<TimeWaitMaker>,
+}
+
+/// The BPF side of a trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Bpf {
+    /// The programs; empty for a recording.
+    pub programs: Vec<Program>,
+}
+
+/// TIME_WAITs begun by one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TimeWaitMaker {
+    /// Whose; null where not known.
+    pub process: Option<ProcessRef>,
+    /// How many, at least.
+    pub count: u64,
+    /// How many more it may be: 0 when the count is exact.
+    pub undercount: u64,
+}

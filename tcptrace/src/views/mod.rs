@@ -1,0 +1,4 @@
+//! What is shown: each view is a function of the snapshot, or of one outcome, and a writer.
+
+pub mod human;
+pub mod json;

@@ -142,3 +142,53 @@ pub fn container(text: &str) -> Parsed<String> {
         Err(format!("not the beginning of a container id, {CONTAINER_ID_MIN} characters or more"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_sizes_are_powers_of_two_within_bounds() {
+        for (text, bytes) in
+            [("65536", 1 << 16), ("64K", 1 << 16), ("8M", 8 << 20), ("8m", 8 << 20), ("1G", 1 << 30)]
+        {
+            assert_eq!(ring_size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(ring_size("5M").unwrap_err(), "the kernel takes powers of two only; the next one is 8M");
+        assert_eq!(
+            ring_size("100000").unwrap_err(),
+            "the kernel takes powers of two only; the next one is 128K"
+        );
+        for text in ["", "M", "8MB", "8.5M", "-8M", "+8M", "eight", "8 M"] {
+            assert!(ring_size(text).unwrap_err().starts_with("not a size"), "{text}");
+        }
+        for text in ["0", "32K", "2G", "18446744073709551616", "99999999999G"] {
+            assert!(ring_size(text).unwrap_err().starts_with("out of range"), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_are_normalised_as_flows_show_them() {
+        for (text, shown) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.0.0.5", "10.0.0.5/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.5", "10.0.0.5/32"),
+            ("2001:db8::1/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), shown, "{text}");
+        }
+        assert!(network("[::1]:80").unwrap_err().ends_with("give --addr ::1 --port 80"));
+    }
+
+    #[test]
+    fn numbers_have_no_sign_and_no_zero() {
+        for text in ["+80", "0", "65536", "", " 80", "８０"] {
+            assert!(port(text).is_err(), "{text}");
+        }
+        assert_eq!(port("443"), Ok(443));
+        assert_eq!(pid("4194304"), Ok(4_194_304));
+        assert!(pid("4194305").is_err() && pid("0").is_err() && pid("+1").is_err());
+    }
+}

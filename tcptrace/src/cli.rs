@@ -15,6 +15,8 @@ pub mod tracing;
 pub mod values;
 pub mod watch;
 
+use std::ffi::OsString;
+
 use clap::builder::styling::{AnsiColor, Style, Styles};
 use clap::{Parser, Subcommand};
 
@@ -77,15 +79,29 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page, or write one page per command
     Man(ManArgs),
-    /// A private network namespace with traffic
-    #[command(name = "__sandbox", hide = true)]
-    Sandbox(hidden::SandboxArgs),
-    /// One process of that traffic
-    #[command(name = "__workload", hide = true)]
-    Workload(crate::workload::RoleArgs),
-    /// Become a program that ends with its parent
-    #[command(name = "__exec", hide = true)]
-    Exec(hidden::ExecArgs),
+}
+
+/// What the program was started for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// A user's command.
+    User(Command),
+    /// A role that another run of this program gave to it.
+    Own(hidden::Command),
+}
+
+impl Invocation {
+    /// Parses a command line, the program's name included.
+    ///
+    /// Roles of our own have a parser of their own, so that nothing made from [`Cli`], such as completion
+    /// scripts, knows of them.
+    pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let line: Vec<OsString> = line.into_iter().collect();
+        if line.get(1).is_some_and(|word| word.as_encoded_bytes().starts_with(b"__")) {
+            return hidden::Cli::try_parse_from(line).map(|own| Self::Own(own.command));
+        }
+        Cli::try_parse_from(line).map(|cli| Self::User(cli.command))
+    }
 }
 
 #[cfg(test)]
@@ -95,5 +111,6 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         super::Cli::command().debug_assert();
+        super::hidden::Cli::command().debug_assert();
     }
 }

@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tcptrace::{cli, commands};
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
-        Ok(cli) => cli,
+    let invocation = match cli::Invocation::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
         Err(error) => return commands::report_usage(&error),
     };
-    match commands::run(cli) {
+    match commands::run(invocation) {
         Ok(exit) => exit.into(),
         Err(error) => commands::report_failure(&error),
     }

@@ -93,7 +93,9 @@ fn completions_for_every_shell() {
         assert!(output.status.success() && output.stderr.is_empty(), "{shell}");
         let script = String::from_utf8(output.stdout).expect("UTF-8");
         assert!(script.contains("tcptrace") && script.contains("completions"), "{shell}");
-        assert!(!script.contains("__workload"), "{shell} offers a hidden command");
+        for role in ["__sandbox", "__workload", "__exec"] {
+            assert!(!script.contains(role), "{shell} offers {role}");
+        }
     }
 }
 

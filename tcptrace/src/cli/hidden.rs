@@ -3,10 +3,33 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Parser, Subcommand};
 
 use super::values;
-use crate::workload::Kind;
+use crate::workload::{Kind, RoleArgs};
+
+/// The command line of such a start.
+#[derive(Debug, Parser)]
+#[command(name = "tcptrace")]
+pub struct Cli {
+    /// The role.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The roles.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A private network namespace with traffic.
+    #[command(name = "__sandbox")]
+    Sandbox(SandboxArgs),
+    /// One process of that traffic.
+    #[command(name = "__workload")]
+    Workload(RoleArgs),
+    /// Becomes a program that ends with its parent.
+    #[command(name = "__exec")]
+    Exec(ExecArgs),
+}
 
 /// Options of `__sandbox`: a private network namespace with traffic, for as long as the parent lives.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 pub use failure::{Advice, report_failure, report_usage};
 pub use stdout::LineSink;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Command, Invocation, hidden};
 
 /// How a command that did what it was asked ended. Failures are errors instead: [`report_failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +36,18 @@ impl From<Exit> for ExitCode {
 }
 
 /// Runs what the command line asks for.
-pub fn run(cli: Cli) -> anyhow::Result<Exit> {
-    match cli.command {
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
-        Command::Demo(args) => demo::run(&args),
-        Command::Sandbox(args) => demo::run_sandbox(&args),
-        Command::Workload(args) => demo::run_workload(&args),
-        Command::Exec(args) => demo::run_exec(&args),
+pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
+    match invocation {
+        Invocation::User(command) => match command {
+            Command::Demo(args) => demo::run(&args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
+        },
+        Invocation::Own(command) => match command {
+            hidden::Command::Sandbox(args) => demo::run_sandbox(&args),
+            hidden::Command::Workload(args) => demo::run_workload(&args),
+            hidden::Command::Exec(args) => demo::run_exec(&args),
+        },
     }
 }
 

@@ -280,7 +280,7 @@ impl<'a> Btf<'a> {
         }
         // `split` yields at least one part, so `found` is set.
         let is_bit_field = found.is_none_or(|step| step.bit_size != 0);
-        if is_bit_field || bits % 8 != 0 {
+        if is_bit_field || !bits.is_multiple_of(8) {
             return Err(walk.bit_field());
         }
         let offset = u32::try_from(bits / 8).map_err(|_| walk.too_deep())?;

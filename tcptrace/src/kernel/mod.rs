@@ -1,6 +1,18 @@
-//! Everything that touches the kernel through BPF.
+//! Everything that touches the kernel through BPF. [`Tracer`] is the whole of it for the rest of the program.
 
 pub mod btf;
+pub mod confine;
+mod counters;
+mod error;
 pub mod hz;
+mod load;
 pub mod offsets;
+pub mod privileges;
+mod ring;
 pub mod symbols;
+mod tracer;
+
+pub use counters::Counters;
+pub use error::StartError;
+pub use load::SkippedHook;
+pub use tracer::{BatchInfo, ProgramStats, Tracer, TracerOptions};

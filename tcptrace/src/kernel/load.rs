@@ -1,0 +1,216 @@
+//! Loads the BPF object: constants, maps, programs one by one, links.
+
+use std::io;
+
+use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tcptrace_common::Config;
+
+use super::error::{StartError, log_end};
+
+/// The compiled programs, committed beside their source.
+pub(super) static OBJECT: &[u8] = &[];
+
+/// A ring that is not wanted still has to exist, because the programs of the object name it.
+const UNUSED_RING_BYTES: u32 = 4096;
+/// Bytes of the stack ring: 200 stacks of 20 KiB. Stacks are taken once per leaking call, so they are rare; when
+/// they are not, the first ones are as good as the last.
+const STACK_RING_BYTES: u32 = 4 << 20;
+/// The kernel takes rings up to 2 GiB on 64 bits (`RINGBUF_MAX_DATA_SZ`), but they are mapped twice in a row and
+/// paid for in whole: beyond this a typing error is likelier than a wish.
+const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
+
+/// A program and the tracepoint that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hook {
+    program: &'static str,
+    tracepoint: &'static str,
+}
+
+/// Transitions of full sockets.
+const STATE: Hook = Hook { program: "inet_sock_set_state", tracepoint: "inet_sock_set_state" };
+/// Minis, as their timer shows them.
+const TIMERS: [Hook; 3] = [
+    Hook { program: "timer_start", tracepoint: "timer_start" },
+    Hook { program: "timer_cancel", tracepoint: "timer_cancel" },
+    Hook { program: "timer_expire_entry", tracepoint: "timer_expire_entry" },
+];
+/// End of file told to an application; the tracepoint is absent in 6.2 and present in 6.5.
+const EOF: Hook = Hook { program: "sock_recv_length", tracepoint: "sock_recv_length" };
+/// The same with the stack, for which `bpf_task_pt_regs` is needed (5.15).
+const EOF_STACK: Hook = Hook { program: "sock_recv_length_stack", tracepoint: "sock_recv_length" };
+/// The stack of a connect(). Runs after [`STATE`] on the same tracepoint.
+const CONNECT_STACK: Hook = Hook { program: "connect_stack", tracepoint: "inet_sock_set_state" };
+
+/// What is to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Bytes of the event ring; rounded up to a power of two of pages.
+    pub ring_bytes: u32,
+    /// Trace minis.
+    pub timers: bool,
+    /// Trace end of file.
+    pub eof: bool,
+    /// Take stacks.
+    pub stacks: bool,
+}
+
+/// A program that this kernel does not take. What it would have told is missing from the output, nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkippedHook {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Loaded and attached.
+pub(super) struct Loaded {
+    /// Keeps programs, links and the remaining maps alive.
+    pub bpf: Ebpf,
+    pub events: RingBuf<MapData>,
+    pub stacks: Option<RingBuf<MapData>>,
+    pub counters: PerCpuArray<MapData, u64>,
+    /// Rare conditions that the programs report in words.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Names of the attached programs, in the order of attaching.
+    pub programs: Vec<&'static str>,
+    pub skipped: Vec<SkippedHook>,
+}
+
+/// Loads `object` with `config` as its constants and attaches what `plan` asks for.
+pub(super) fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded, StartError> {
+    if !RING_BYTES.contains(&plan.ring_bytes) {
+        return Err(StartError::RingSize(plan.ring_bytes));
+    }
+    let mut bpf = EbpfLoader::new()
+        // There are no CO-RE relocations: offsets arrive in CONFIG.
+        .btf(None)
+        .override_global("CONFIG", config, true)
+        .map_max_entries("EVENTS", plan.ring_bytes)
+        .map_max_entries("STACKS", if plan.stacks { STACK_RING_BYTES } else { UNUSED_RING_BYTES })
+        .load(object)
+        .map_err(object_error)?;
+    let mut programs = Vec::new();
+    let mut skipped = Vec::new();
+    // All are loaded before the first is attached, so that events begin at nearly the same moment for all;
+    // minis before states, so that no socket is seen to close whose mini is not.
+    let timers = if plan.timers { &TIMERS[..] } else { &[] };
+    let mut hooks: Vec<Hook> = timers.iter().copied().chain([STATE]).collect();
+    for hook in &hooks {
+        raw(&mut bpf, *hook)?.load().map_err(|error| program_error(*hook, error))?;
+    }
+    for hook in optional(plan) {
+        // The stack program says everything that the plain one says.
+        let covered = hook == EOF && hooks.contains(&EOF_STACK);
+        if covered {
+            continue;
+        }
+        match raw(&mut bpf, hook)?.load() {
+            Ok(()) => hooks.push(hook),
+            Err(error) => skipped.push(skip(hook, &program_error(hook, error))),
+        }
+    }
+    for hook in hooks {
+        let is_optional = hook != STATE && !TIMERS.contains(&hook);
+        match raw(&mut bpf, hook)?.attach(hook.tracepoint) {
+            Ok(_) => programs.push(hook.program),
+            Err(error) if is_optional => skipped.push(skip(hook, &attach_error(hook, error))),
+            Err(error) => return Err(attach_error(hook, error)),
+        }
+    }
+    // Programs name maps by descriptor until they are loaded, so the maps are taken out only now.
+    Ok(Loaded {
+        events: take(&mut bpf, "EVENTS")?,
+        stacks: if plan.stacks { Some(take(&mut bpf, "STACKS")?) } else { None },
+        counters: take(&mut bpf, "COUNTERS")?,
+        log: EbpfLogger::init(&mut bpf).ok(),
+        bpf,
+        programs,
+        skipped,
+    })
+}
+
+/// Optional hooks in the order in which they are tried.
+fn optional(plan: &Plan) -> Vec<Hook> {
+    match (plan.stacks, plan.eof) {
+        (true, _) => vec![EOF_STACK, EOF, CONNECT_STACK],
+        (false, true) => vec![EOF],
+        (false, false) => vec![],
+    }
+}
+
+fn raw(bpf: &mut Ebpf, hook: Hook) -> Result<&mut RawTracePoint, StartError> {
+    let wrong = |what: &str| StartError::Object(format!("program {} {what}", hook.program));
+    let program = bpf.program_mut(hook.program).ok_or_else(|| wrong("is not in it"))?;
+    program.try_into().map_err(|_| wrong("is not a raw tracepoint"))
+}
+
+fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(bpf: &mut Ebpf, name: &str) -> Result<M, StartError> {
+    let map = bpf.take_map(name).ok_or_else(|| StartError::Object(format!("map {name} is not in it")))?;
+    M::try_from(map).map_err(|error| StartError::Object(format!("map {name}: {}", whole(&error))))
+}
+
+fn skip(hook: Hook, error: &StartError) -> SkippedHook {
+    SkippedHook { name: hook.program, why: error.to_string() }
+}
+
+fn object_error(error: EbpfError) -> StartError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            StartError::Map { map: name, source: io_error }
+        }
+        error => StartError::Object(whole(&error)),
+    }
+}
+
+fn program_error(hook: Hook, error: ProgramError) -> StartError {
+    let program = hook.program.to_owned();
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log_end = log_end(&verifier_log.to_string());
+            // Without a log the verifier was never reached: a capability, seccomp, no memory.
+            if log_end.is_empty() {
+                StartError::Refused { program, source: io_error }
+            } else {
+                StartError::Rejected { program, source: io_error, log_end }
+            }
+        }
+        error => StartError::Object(format!("program {program}: {}", whole(&error))),
+    }
+}
+
+fn attach_error(hook: Hook, error: ProgramError) -> StartError {
+    let source = match error {
+        ProgramError::SyscallError(error) => error.io_error,
+        error => io::Error::other(whole(&error)),
+    };
+    StartError::Attach { program: hook.program.to_owned(), tracepoint: hook.tracepoint.to_owned(), source }
+}
+
+/// An error and its causes: aya's texts leave the cause to `source()`.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count BPF memory; as far as allowed, because a map that
+/// does not fit says so itself.
+pub(super) fn lift_memlock() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    if setrlimit(Resource::Memlock, unlimited).is_err() {
+        let maximum = getrlimit(Resource::Memlock).maximum;
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
+    }
+}

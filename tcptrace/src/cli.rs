@@ -58,16 +58,19 @@ Exit status:
     styles = STYLES,
     max_term_width = 100,
     arg_required_else_help = true,
-    subcommand_required = true,
-    infer_subcommands = false,
+    args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     subcommand_value_name = "COMMAND",
     after_help = EXIT_STATUS,
 )]
 pub struct Cli {
+    /// Print the JSON Schema of every kind of line that --json prints
+    #[arg(long)]
+    pub schema: bool,
+
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// The subcommands.
@@ -86,6 +89,8 @@ pub enum Command {
 pub enum Invocation {
     /// A user's command.
     User(Command),
+    /// `--schema`.
+    Schema,
     /// A role that another run of this program gave to it.
     Own(hidden::Command),
 }
@@ -100,7 +105,8 @@ impl Invocation {
         if line.get(1).is_some_and(|word| word.as_encoded_bytes().starts_with(b"__")) {
             return hidden::Cli::try_parse_from(line).map(|own| Self::Own(own.command));
         }
-        Cli::try_parse_from(line).map(|cli| Self::User(cli.command))
+        // Without --schema and without a command clap has shown the help instead.
+        Cli::try_parse_from(line).map(|cli| cli.command.map_or(Self::Schema, Self::User))
     }
 }
 

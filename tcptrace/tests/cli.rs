@@ -71,10 +71,22 @@ fn the_version() {
 }
 
 #[test]
+fn the_schema_is_json_and_knows_every_type() {
+    let output = output(&["--schema"]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(schema["$schema"].as_str().is_some_and(|version| version.contains("json-schema.org")));
+    for kind in ["transition", "state_report", "summary"] {
+        assert!(schema.to_string().contains(&format!("\"const\":\"{kind}\"")), "{kind}");
+    }
+}
+
+#[test]
 fn mistakes_on_any_command() {
     let told: Vec<String> = [
         &["wtach"][..],
         &["--colour"],
+        &["--schema", "man"],
         &["completions"],
         &["completions", "bsh"],
         &["man", "--out", "/nonexistent"],
@@ -119,7 +131,7 @@ fn manual_pages_for_every_command() {
 
 #[test]
 fn a_reader_that_left_ends_it_quietly() {
-    for args in [&["--help"][..], &["--version"], &["completions", "zsh"], &["man"]] {
+    for args in [&["--help"][..], &["--version"], &["--schema"], &["completions", "zsh"], &["man"]] {
         let (reader, writer) = io::pipe().expect("pipe");
         drop(reader);
         let output = tcptrace(args).stdout(writer).stderr(Stdio::piped()).output().expect("runs");
@@ -135,7 +147,7 @@ fn a_full_disk_is_a_failure_that_says_so() {
         eprintln!("skipped: /dev/full cannot be opened here");
         return;
     };
-    for args in [&["completions", "zsh"][..], &["man"], &["--help"]] {
+    for args in [&["completions", "zsh"][..], &["man"], &["--help"], &["--schema"]] {
         let full: File = full().expect("/dev/full");
         let output = tcptrace(args).stdout(full).stderr(Stdio::piped()).output().expect("runs");
         assert_eq!(output.status.code(), Some(1), "{args:?}");

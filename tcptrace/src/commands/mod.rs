@@ -5,6 +5,7 @@ pub mod completions;
 pub mod demo;
 mod failure;
 pub mod man;
+pub mod schema;
 mod stdout;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         },
+        Invocation::Schema => schema::run(),
         Invocation::Own(command) => match command {
             hidden::Command::Sandbox(args) => demo::run_sandbox(&args),
             hidden::Command::Workload(args) => demo::run_workload(&args),

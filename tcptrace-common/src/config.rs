@@ -56,12 +56,16 @@ pub struct Offsets {
     pub tw_timer: u32,
     /// `inet_timewait_sock.tw_substate`.
     pub tw_substate: u32,
-    /// `inet_timewait_sock.tw_sport` (big endian).
-    pub tw_sport: u32,
-    /// `task_struct.stack`: base of the task's kernel stack; how a program tells process context from softirq.
+    /// `task_struct.stack`: base of the task's kernel stack; how a program tells process context from
+    /// softirq on x86-64.
     pub task_stack: u32,
-    /// `task_struct.flags` (PF_KTHREAD).
+    /// `task_struct.flags` (PF_EXITING, PF_KTHREAD).
     pub task_flags: u32,
+    /// Offset in `task_struct` of the 32-bit counter whose SOFTIRQ_OFFSET and HARDIRQ bits tell interrupt
+    /// context from process context. `softirq_disable_cnt` where it exists (PREEMPT_RT), else
+    /// `thread_info` plus its `preempt_count` or `preempt.count` (arm64, riscv, s390). x86-64 keeps the count
+    /// per CPU, so there it is [`ABSENT`] and `task_stack` decides.
+    pub task_softirq_count: u32,
     /// `pt_regs` instruction pointer (`ip`, arm64 `pc`).
     pub regs_ip: u32,
     /// `pt_regs` stack pointer (`sp`).
@@ -114,16 +118,18 @@ impl Filter {
 pub struct Config {
     /// Address of `tw_timer_handler`; timers with another function are not ours.
     pub tw_timer_handler: u64,
-    /// Wake the reader once this many bytes wait in the ring; below it records are submitted silently and
-    /// found at the reader's next tick.
+    /// Wake the reader each time the bytes that wait in the ring pass a multiple of this; below it records
+    /// are submitted silently and found at the reader's next tick. A power of two, or 0: wake at every
+    /// record.
     pub wakeup_bytes: u64,
-    /// Size of a kernel stack in bytes (THREAD_SIZE).
+    /// Size of a kernel stack in bytes (THREAD_SIZE): 16 KiB on x86-64, twice that under KASAN.
     pub thread_size: u64,
     /// Member offsets.
     pub offsets: Offsets,
     /// Kernel-side filters.
     pub filter: Filter,
-    /// 1: copy registers and the top of the user stack at SYN_SENT too (`--stacks`); 0: do not.
+    /// 1: `connect_stack` is wanted (`--stacks`), so the state program leaves it the time of each SYN_SENT;
+    /// 0: it does not.
     pub stacks: u32,
     /// Explicit padding.
     pub pad: u32,

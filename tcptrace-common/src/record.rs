@@ -28,6 +28,9 @@ pub const FLAG_MPTCP_SUBFLOW: u8 = 1 << 5;
 /// The socket is an MPTCP connection (`sk_protocol` 262).
 pub const FLAG_MPTCP: u8 = 1 << 6;
 
+/// `unread` of an MPTCP connection: its sequence numbers are not those of `tcp_sock`, so nothing is known.
+pub const UNREAD_UNKNOWN: u32 = u32::MAX;
+
 /// Length of a task name in the kernel (TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
 
@@ -55,7 +58,8 @@ pub struct StateRecord {
     pub pid: u32,
     /// Thread id; 0 outside process context.
     pub tid: u32,
-    /// `rcv_nxt - copied_seq`: bytes not read by the application, the FIN counts as 1.
+    /// `rcv_nxt - copied_seq`: bytes not read by the application, the FIN counts as 1. 0 before the connection
+    /// is established, [`UNREAD_UNKNOWN`] with [`FLAG_MPTCP`].
     pub unread: u32,
     /// Local port, big endian.
     pub local_port: u16,
@@ -160,11 +164,13 @@ pub struct EofRecord {
     pub remote: [u8; 16],
 }
 
-/// Bytes of user stack that one [`StackRecord`] carries at most.
+/// Bytes of user stack that one [`StackRecord`] carries at most: what is left of the page that the stack
+/// pointer is in, and four more pages of 4 KiB, so at least 16 KiB of a stack that is as deep.
 ///
 /// Deep enough for the frames between a libc wrapper and the application's own function in every runtime
-/// looked at; the kernel copies it in one `bpf_probe_read_user` per 4 KiB page.
-pub const STACK_BYTES: usize = 16 * 1024;
+/// looked at; copied with one `bpf_probe_read_user` a page, so that a fault at the stack's end keeps what
+/// was read before.
+pub const STACK_BYTES: usize = 5 * 4096;
 
 /// User registers and the top of the user stack: what an `.eh_frame` unwinder needs.
 #[repr(C)]

@@ -12,7 +12,8 @@ use tcptrace_common::Config;
 use super::error::{StartError, log_end};
 
 /// The compiled programs, committed beside their source.
-pub(super) static OBJECT: &[u8] = &[];
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../tcptrace-ebpf/prebuilt/tcptrace.bpf.o");
 
 /// A ring that is not wanted still has to exist, because the programs of the object name it.
 const UNUSED_RING_BYTES: u32 = 4096;

@@ -104,14 +104,27 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         timer_expires: need("timer_list", "expires")?,
         tw_timer: need("inet_timewait_sock", "tw_timer")?,
         tw_substate: need("inet_timewait_sock", "tw_substate")?,
-        tw_sport: need("inet_timewait_sock", "tw_sport")?,
         task_stack: need("task_struct", "stack")?,
         task_flags: need("task_struct", "flags")?,
+        task_softirq_count: task_softirq_count(btf)?,
         regs_ip: regs.ip,
         regs_sp: regs.sp,
         regs_fp: regs.fp,
         regs_lr: regs.lr,
     })
+}
+
+/// Where a task itself counts the softirqs that it serves; nowhere on x86-64, which counts per CPU.
+fn task_softirq_count(btf: &Btf<'_>) -> Result<u32, BtfError> {
+    // PREEMPT_RT first: there the preempt count says nothing about softirqs.
+    for path in ["softirq_disable_cnt", "thread_info.preempt_count", "thread_info.preempt.count"] {
+        match btf.member("task_struct", path) {
+            Ok(member) => return Ok(member.offset),
+            Err(error) if error.is_absence() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ABSENT)
 }
 
 /// Offsets within `pt_regs`.

@@ -70,7 +70,6 @@ fn offsets_agree_with_bpftool() {
         (offsets.timer_expires, "timer_list", "expires"),
         (offsets.tw_timer, "inet_timewait_sock", "tw_timer"),
         (offsets.tw_substate, "inet_timewait_sock", "tw_substate"),
-        (offsets.tw_sport, "inet_timewait_sock", "tw_sport"),
         (offsets.task_stack, "task_struct", "stack"),
         (offsets.task_flags, "task_struct", "flags"),
         (offsets.regs_ip, "pt_regs", if cfg!(target_arch = "aarch64") { "pc" } else { "ip" }),

@@ -1,0 +1,128 @@
+//! Who runs: the task whose work this is, or an interrupt that borrowed its CPU.
+//!
+//! `current` is always some task. In a softirq it is whichever one the packet or the timer interrupted, so a
+//! pid taken there is a guess. Where the kernel keeps the preempt count in the task (arm64; PREEMPT_RT has
+//! its own count there) that count tells exactly. x86-64 keeps it per CPU, out of reach, so two facts stand
+//! in for it:
+//!
+//! - The tracepoint's argument array, which `ctx` points to, is a local variable of `bpf_trace_run*` and so
+//!   lies on the stack that the kernel runs on. Softirqs run on the CPU's own stack (`do_softirq_own_stack`),
+//!   and so do interrupts of the kernel.
+//! - An interrupt of *user mode* stays on the task's stack (`call_on_irqstack_cond`), and since 5.12 the
+//!   softirqs at its end do too. Then the task has not entered the kernel by a system call, which the saved
+//!   user registers tell: `orig_ax` is -1 there and the call's number in a system call. A task that is
+//!   exiting is excepted: it may have been killed on the way out of an interrupt, and as it never returns to
+//!   user mode, nothing can interrupt it there.
+//!
+//! A kernel thread has no user mode, so the second fact says nothing about it; ksoftirqd and threaded NAPI
+//! run softirq work on a stack of their own. It gets FLAG_KTHREAD and is never taken for an application.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
+};
+use tcptrace_common::{
+    config::ABSENT,
+    record::{COMM_LEN, FLAG_KTHREAD, FLAG_PROCESS, FLAG_SOFTIRQ},
+};
+
+use crate::{
+    config::config,
+    kernel::{ReadFailed, read},
+};
+
+/// The task is on its way out (`include/linux/sched.h`).
+const PF_EXITING: u32 = 0x0000_0004;
+/// The task is a kernel thread (`include/linux/sched.h`).
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// SOFTIRQ_OFFSET and HARDIRQ_MASK of the preempt count (`include/linux/preempt.h`): a softirq is being
+/// served, or an interrupt handled. The rest of the softirq bits count local_bh_disable(), which process
+/// context uses as well.
+const IN_INTERRUPT: u32 = 0x000f_0100;
+
+/// Says with `FLAG_*` in which context the program was called; no flag when that cannot be told.
+///
+/// `scratch` is eight bytes of a ring buffer record, through which the address in `ctx` becomes a number.
+#[inline(always)]
+pub fn flags(ctx: *const c_void, scratch: *mut u64) -> u8 {
+    // A task that cannot be read is as unknown as one whose offsets the kernel did not tell.
+    interrupt_or_task(ctx, scratch).unwrap_or(0)
+}
+
+#[inline(always)]
+fn interrupt_or_task(ctx: *const c_void, scratch: *mut u64) -> Result<u8, ReadFailed> {
+    // SAFETY: the helper takes nothing and returns the address of `current`.
+    let task = unsafe { bpf_get_current_task() };
+    if config!(offsets.task_softirq_count) != ABSENT {
+        if read::<u32>(task, config!(offsets.task_softirq_count))? & IN_INTERRUPT != 0 {
+            return Ok(FLAG_SOFTIRQ);
+        }
+        let flags = read::<u32>(task, config!(offsets.task_flags))?;
+        return Ok(if flags & PF_KTHREAD != 0 { FLAG_PROCESS | FLAG_KTHREAD } else { FLAG_PROCESS });
+    }
+    if config!(offsets.task_stack) == ABSENT {
+        return Ok(0);
+    }
+    // The verifier allows no arithmetic that makes a number of a context pointer, but forgets that it is one
+    // once it has been through memory that it does not track.
+    // SAFETY: `scratch` is inside a reserved record, aligned and ours alone.
+    let here = unsafe {
+        scratch.write_volatile(ctx as u64);
+        scratch.read_volatile()
+    };
+    let stack = read::<u64>(task, config!(offsets.task_stack))?;
+    if here.wrapping_sub(stack) >= config!(thread_size) {
+        return Ok(FLAG_SOFTIRQ);
+    }
+    let flags = read::<u32>(task, config!(offsets.task_flags))?;
+    if flags & PF_KTHREAD != 0 {
+        return Ok(FLAG_PROCESS | FLAG_KTHREAD);
+    }
+    if flags & PF_EXITING != 0 || in_system_call(stack)? {
+        return Ok(FLAG_PROCESS);
+    }
+    Ok(FLAG_SOFTIRQ)
+}
+
+/// Whether the task entered the kernel by a system call, from the top of its kernel stack (x86-64 only).
+///
+/// There the CPU pushes ss, sp, flags, cs and ip, and the kernel one word below them: `orig_ax`. Kernels
+/// built with CONFIG_X86_FRED (6.9+) leave 16 bytes above it (TOP_OF_KERNEL_STACK_PADDING); a user's ss is
+/// never 0, those bytes are unless FRED is in use, and then the last eight are reserved and 0.
+#[inline(always)]
+fn in_system_call(stack: u64) -> Result<bool, ReadFailed> {
+    const WORDS: u64 = 8;
+    let top = read::<[u64; WORDS as usize]>(stack + config!(thread_size) - WORDS * 8, 0)?;
+    let orig_ax = if top[7] != 0 { top[2] } else { top[0] };
+    Ok(orig_ax as i64 >= 0)
+}
+
+/// Process and thread id of the current task. Only meaningful with FLAG_PROCESS.
+#[inline(always)]
+pub fn pid_tid() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid_raw();
+    ((both >> 32) as u32, both as u32)
+}
+
+#[inline(always)]
+fn bpf_get_current_pid_tgid_raw() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_get_current_pid_tgid() }
+}
+
+/// cgroup v2 id of the current task. Only meaningful with FLAG_PROCESS.
+#[inline(always)]
+pub fn cgroup_id() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Writes the current task's name; zeros if the helper fails. Only meaningful with FLAG_PROCESS.
+#[inline(always)]
+pub fn comm(to: *mut [u8; COMM_LEN]) {
+    // SAFETY: `to` points to as many bytes as said; on failure the helper fills them with zeros.
+    unsafe {
+        bpf_get_current_comm(to.cast(), COMM_LEN as u32);
+    }
+}

@@ -1,0 +1,113 @@
+//! `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`: every transition of
+//! a full socket. It never says TIME_WAIT; that is what the timer hooks are for.
+
+use aya_ebpf::{
+    EbpfContext as _, helpers::generated::bpf_ktime_get_ns, macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use tcptrace_common::{
+    record::{FLAG_PROCESS, KIND_STATE, StateRecord},
+    state::{
+        self, CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_SENT,
+    },
+};
+
+use crate::{
+    config::config,
+    context,
+    flow::Common,
+    kernel::ReadFailed,
+    maps::{LAST_CONNECT, SockTime},
+    ring,
+    sock::Sock,
+};
+
+/// States in which the sequence numbers mean what `unread` is made of.
+const SYNCHRONISED: u16 =
+    1 << ESTABLISHED | 1 << FIN_WAIT1 | 1 << FIN_WAIT2 | 1 << CLOSE_WAIT | 1 << LAST_ACK | 1 << CLOSING;
+/// States that TCP_LINGER2 has a say in.
+const FIN_WAIT: u16 = 1 << FIN_WAIT1 | 1 << FIN_WAIT2;
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
+    ring::report(&ctx, try_inet_sock_set_state(&ctx))
+}
+
+#[inline(always)]
+fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
+    let (from, to) = (ctx.arg::<u32>(1), ctx.arg::<u32>(2));
+    if !is_wanted(from, to) {
+        return Ok(());
+    }
+    let (from, to) = (from as u8, to as u8);
+    let sk = ctx.arg::<u64>(0);
+    let listening = from == LISTEN || to == LISTEN;
+    let Some(sock) = Sock::wanted(sk, Common::read(sk)?, listening)? else { return Ok(()) };
+
+    let mut flags = sock.flags()?;
+    if (1 << from | 1 << to) & FIN_WAIT != 0 {
+        flags |= sock.linger2_flag()?;
+    }
+    let unread = if 1 << from & SYNCHRONISED != 0 { sock.unread()? } else { 0 };
+    let sk_err = if to == CLOSE { sock.error()? } else { 0 };
+    let (local, remote) = (sock.flow.local()?, sock.flow.remote()?);
+    // SAFETY: the helper takes nothing.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    if config!(stacks) != 0 && to == SYN_SENT {
+        leave_time(sk, time_ns);
+    }
+
+    let Some(mut entry) = ring::reserve::<StateRecord>() else { return Ok(()) };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.
+    unsafe {
+        flags |= context::flags(ctx.as_ptr(), &raw mut (*record).cgroup_id);
+        (*record).kind = KIND_STATE;
+        (*record).flags = flags;
+        (*record).from = from;
+        (*record).to = to;
+        (*record).netns = sock.flow.netns;
+        (*record).time_ns = time_ns;
+        (*record).sk = sk;
+        (*record).unread = unread;
+        (*record).local_port = sock.flow.local_port;
+        (*record).remote_port = sock.flow.remote_port;
+        (&raw mut (*record).local).cast::<[u32; 4]>().write(local);
+        (&raw mut (*record).remote).cast::<[u32; 4]>().write(remote);
+        (*record).sk_err = sk_err;
+        (*record).pad = 0;
+        if flags & FLAG_PROCESS != 0 {
+            ((*record).pid, (*record).tid) = context::pid_tid();
+            (*record).cgroup_id = context::cgroup_id();
+            context::comm(&raw mut (*record).comm);
+        } else {
+            ((*record).pid, (*record).tid) = (0, 0);
+            (*record).cgroup_id = 0;
+            (&raw mut (*record).comm).cast::<[u64; 2]>().write([0; 2]);
+        }
+    }
+    ring::submit(entry);
+    Ok(())
+}
+
+/// Whether user space wants this transition.
+#[inline(always)]
+fn is_wanted(from: u32, to: u32) -> bool {
+    if from >= state::SLOTS as u32 || to >= state::SLOTS as u32 {
+        return false;
+    }
+    // SAFETY: `from` is within the array, which the verifier checks too.
+    let wanted = unsafe {
+        (&raw const crate::config::CONFIG.filter.transitions).cast::<u16>().add(from as usize).read_volatile()
+    };
+    wanted >> to & 1 != 0
+}
+
+/// Tells `connect_stack`, which runs next on this CPU, when this SYN_SENT was.
+#[inline(always)]
+fn leave_time(sk: u64, time_ns: u64) {
+    if let Some(slot) = LAST_CONNECT.get_ptr_mut(0) {
+        // SAFETY: the slot belongs to this CPU.
+        unsafe { slot.write(SockTime { sk, time_ns }) };
+    }
+}

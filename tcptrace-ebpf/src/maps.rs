@@ -1,0 +1,45 @@
+//! Every map of the object, with its size and why.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf},
+};
+use tcptrace_common::counter;
+
+/// State, mini and EOF records. 8 MiB hold about 70,000 records: 100 ms, the longest that the reader sleeps,
+/// at 700,000 events a second. The loader may choose another size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// User stacks, 20 KiB each, in a ring of their own so that they can never push out an event. 4 MiB hold 200
+/// of them; the loader shrinks it to a page when no stacks are wanted.
+#[map]
+pub static STACKS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Counts of what happened on this CPU, by `tcptrace_common::counter`.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::SLOTS, 0);
+
+/// The SYN_SENT that this CPU reported last, from the state program to `connect_stack`, so that the stack
+/// carries the time of its event.
+#[map]
+pub static LAST_CONNECT: PerCpuArray<SockTime> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sockets told EOF lately, a direct-mapped cache: an application that spins on a socket at EOF, which is
+/// how many leaks look, must not flood the rings. 1024 slots of 16 bytes; two sockets that meet in a slot
+/// only repeat themselves.
+#[map]
+pub static EOF_SEEN: Array<SockTime> = Array::with_max_entries(EOF_SLOTS, 0);
+
+/// The number of slots of [`EOF_SEEN`], a power of two.
+pub const EOF_SLOTS: u32 = 1024;
+
+/// A socket and a moment.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SockTime {
+    /// Address of the socket.
+    pub sk: u64,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub time_ns: u64,
+}

@@ -1,0 +1,62 @@
+//! The mini (`struct inet_timewait_sock`), the small socket that stands for a connection in TIME_WAIT and in
+//! orphaned FIN_WAIT2, seen through its timer.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
+use tcptrace_common::record::{FLAG_PROCESS, MiniRecord};
+
+use crate::{
+    config::config,
+    context,
+    flow::{Common, Flow},
+    kernel::{ReadFailed, read},
+    ring,
+};
+
+/// The mini that `timer` (`struct timer_list *`) belongs to, or `None` for any other timer of the host.
+#[inline(always)]
+pub fn of_timer(timer: u64) -> Result<Option<u64>, ReadFailed> {
+    if read::<u64>(timer, config!(offsets.timer_function))? != config!(tw_timer_handler) {
+        return Ok(None);
+    }
+    Ok(Some(timer - u64::from(config!(offsets.tw_timer))))
+}
+
+/// Reports what happened to the timer, unless a filter rules the mini out.
+#[inline(always)]
+pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed> {
+    let Some(mini) = of_timer(timer)? else { return Ok(()) };
+    let common = Common::read(mini)?;
+    // `tw_num` is the socket's `inet_num` (`inet_twsk_alloc`) and never given up.
+    let local_port = common.member::<u16>(config!(offsets.skc_num))?.to_be();
+    let Some(flow) = Flow::wanted(common, local_port, false)? else { return Ok(()) };
+    let substate = read::<u8>(mini, config!(offsets.tw_substate))?;
+    let expires = read::<u64>(timer, config!(offsets.timer_expires))?;
+    // SAFETY: neither helper takes anything.
+    let (now_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
+    let (local, remote) = (flow.local()?, flow.remote()?);
+
+    let Some(mut entry) = ring::reserve::<MiniRecord>() else { return Ok(()) };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.
+    unsafe {
+        let flags = context::flags(ctx, &raw mut (*record).mini);
+        (*record).kind = kind;
+        (*record).flags = flags;
+        (*record).substate = substate;
+        (*record).pad = 0;
+        (*record).netns = flow.netns;
+        (*record).time_ns = now_ns;
+        (*record).mini = mini;
+        (*record).left_jiffies = expires.wrapping_sub(jiffies) as i64;
+        ((*record).pid, (*record).tid) = if flags & FLAG_PROCESS != 0 { context::pid_tid() } else { (0, 0) };
+        (*record).local_port = flow.local_port;
+        (*record).remote_port = flow.remote_port;
+        (*record).pad2 = 0;
+        (&raw mut (*record).local).cast::<[u32; 4]>().write(local);
+        (&raw mut (*record).remote).cast::<[u32; 4]>().write(remote);
+    }
+    ring::submit(entry);
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Reserving and submitting records, and counting.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    maps::ring_buf::RingBufEntry,
+    programs::RawTracePointContext,
+};
+use aya_log_ebpf::warn;
+use tcptrace_common::counter;
+
+use crate::{
+    config::config,
+    kernel::ReadFailed,
+    maps::{COUNTERS, EVENTS},
+};
+
+/// Records that may wake the reader around one multiple of `wakeup_bytes`, in bytes. More than one record,
+/// because CPUs that reserve at the same moment can carry the ring past the mark together and none would
+/// see itself cross it; no more than a few, because a wake-up costs an interrupt.
+const WAKE_BAND_BYTES: u64 = 512;
+
+/// Adds 1 to a slot of this CPU's counters.
+#[inline(always)]
+pub fn count(slot: u32) {
+    if let Some(value) = COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: the slot belongs to this CPU; a program that interrupts this one may lose it a count.
+        unsafe { *value += 1 };
+    }
+}
+
+/// Reserves a record in the event ring; counts it when there is no room.
+#[inline(always)]
+pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        count(counter::RING_FULL);
+    }
+    entry
+}
+
+/// Submits a record to the event ring, waking the reader only when the backlog passes another mark: a
+/// wake-up per record costs more than everything else that these programs do.
+#[inline(always)]
+pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
+    entry.submit(wakeup_flag());
+    count(counter::SUBMITTED);
+}
+
+#[inline(always)]
+fn wakeup_flag() -> u64 {
+    let mark = config!(wakeup_bytes);
+    if mark == 0 {
+        return BPF_RB_FORCE_WAKEUP.into();
+    }
+    let waiting = EVENTS.query(BPF_RB_AVAIL_DATA.into());
+    if waiting >= mark && waiting & (mark - 1) < WAKE_BAND_BYTES {
+        BPF_RB_FORCE_WAKEUP.into()
+    } else {
+        BPF_RB_NO_WAKEUP.into()
+    }
+}
+
+/// Turns a program's outcome into its return value. A failed read is counted and logged; it costs one record.
+#[inline(always)]
+pub fn report(ctx: &RawTracePointContext, outcome: Result<(), ReadFailed>) -> i32 {
+    if let Err(failed) = outcome {
+        count(counter::READ_FAILED);
+        warn!(ctx, "read of kernel memory at {:x} failed: {}", failed.address, failed.error);
+    }
+    0
+}

@@ -1,0 +1,97 @@
+//! What a full socket (`struct sock` and what contains it) knows beyond its 4-tuple.
+
+use tcptrace_common::{
+    config::ABSENT,
+    record::{FLAG_LINGER2_NEGATIVE, FLAG_MPTCP, FLAG_MPTCP_SUBFLOW, FLAG_ORPHAN, UNREAD_UNKNOWN},
+};
+
+use crate::{
+    config::config,
+    flow::{Common, Flow},
+    kernel::{ReadFailed, read},
+};
+
+/// `IPPROTO_TCP`.
+const IPPROTO_TCP: u16 = 6;
+/// `IPPROTO_MPTCP`.
+const IPPROTO_MPTCP: u16 = 262;
+
+/// A TCP or MPTCP socket that no filter rules out.
+pub struct Sock {
+    sk: u64,
+    is_mptcp: bool,
+    /// Its 4-tuple and namespace.
+    pub flow: Flow,
+}
+
+impl Sock {
+    /// `None` for other protocols (SCTP reports through the same tracepoints, with other meanings) and for
+    /// what the filters rule out. `listening` as in [`Flow::wanted`].
+    #[inline(always)]
+    pub fn wanted(sk: u64, common: Common, listening: bool) -> Result<Option<Self>, ReadFailed> {
+        let protocol = protocol(sk)?;
+        if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
+            return Ok(None);
+        }
+        // `tcp_set_state` gives the port back (`__inet_put_port` zeroes skc_num) before it reports CLOSE;
+        // `inet_sport` stays.
+        let local_port = match common.member::<u16>(config!(offsets.skc_num))? {
+            0 => read(sk, config!(offsets.inet_sport))?,
+            port => port.to_be(),
+        };
+        let is_mptcp = protocol == IPPROTO_MPTCP;
+        Ok(Flow::wanted(common, local_port, listening)?.map(|flow| Self { sk, is_mptcp, flow }))
+    }
+
+    /// FLAG_MPTCP, FLAG_MPTCP_SUBFLOW and FLAG_ORPHAN.
+    #[inline(always)]
+    pub fn flags(&self) -> Result<u8, ReadFailed> {
+        let mut flags = 0;
+        if self.is_mptcp {
+            flags |= FLAG_MPTCP;
+        } else if config!(offsets.is_mptcp) != ABSENT && read::<u8>(self.sk, config!(offsets.is_mptcp))? != 0
+        {
+            flags |= FLAG_MPTCP_SUBFLOW;
+        }
+        if read::<u64>(self.sk, config!(offsets.sk_socket))? == 0 {
+            flags |= FLAG_ORPHAN;
+        }
+        Ok(flags)
+    }
+
+    /// FLAG_LINGER2_NEGATIVE.
+    #[inline(always)]
+    pub fn linger2_flag(&self) -> Result<u8, ReadFailed> {
+        if !self.is_mptcp && read::<i32>(self.sk, config!(offsets.linger2))? < 0 {
+            Ok(FLAG_LINGER2_NEGATIVE)
+        } else {
+            Ok(0)
+        }
+    }
+
+    /// `rcv_nxt - copied_seq`, or [`UNREAD_UNKNOWN`] for MPTCP, which counts in another structure.
+    #[inline(always)]
+    pub fn unread(&self) -> Result<u32, ReadFailed> {
+        if self.is_mptcp {
+            return Ok(UNREAD_UNKNOWN);
+        }
+        let received = read::<u32>(self.sk, config!(offsets.rcv_nxt))?;
+        Ok(received.wrapping_sub(read(self.sk, config!(offsets.copied_seq))?))
+    }
+
+    /// `sk_err`: a positive errno, or 0.
+    #[inline(always)]
+    pub fn error(&self) -> Result<u32, ReadFailed> {
+        read(self.sk, config!(offsets.sk_err))
+    }
+}
+
+/// `sk_protocol` was one byte before 5.6 and where that change is not carried.
+#[inline(always)]
+fn protocol(sk: u64) -> Result<u16, ReadFailed> {
+    if config!(offsets.sk_protocol_size) == 1 {
+        read::<u8>(sk, config!(offsets.sk_protocol)).map(u16::from)
+    } else {
+        read(sk, config!(offsets.sk_protocol))
+    }
+}

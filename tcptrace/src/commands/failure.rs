@@ -1,10 +1,13 @@
 //! Errors, told to a person on standard error: what was tried, why it failed, what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use crate::kernel::StartError;
 use crate::settings::UsageError;
+use crate::text;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -52,31 +55,52 @@ pub fn report_failure(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    let usage = error.downcast_ref::<UsageError>();
-    let advice = error
-        .downcast_ref::<Advised>()
-        .map(|advised| advised.advice.as_str())
-        .or_else(|| usage.and_then(UsageError::advice))
-        .or_else(|| usage.map(|_| "tcptrace --help, or --help after the command, lists what there is"));
     // Nobody is left to tell if standard error is closed.
-    let _ = write_failure(&mut anstream::stderr().lock(), error, advice);
-    ExitCode::from(if usage.is_some() { USAGE } else { FAILED })
+    let _ = write_failure(&mut anstream::stderr().lock(), error);
+    ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILED })
 }
 
-/// One line with the causes, one with the advice.
-fn write_failure(out: &mut impl io::Write, error: &anyhow::Error, advice: Option<&str>) -> io::Result<()> {
+/// One line with the causes, one for each piece of advice.
+fn write_failure(out: &mut impl io::Write, error: &anyhow::Error) -> io::Result<()> {
     let red = anstyle::AnsiColor::Red.on_default().bold();
     let bold = anstyle::Style::new().bold();
-    write!(out, "tcptrace: {red}error:{red:#} {error}")?;
-    let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
-    if !causes.is_empty() {
-        write!(out, " ({})", causes.join(": "))?;
+    let mut text = error.to_string();
+    let mut causes = Vec::new();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many errors name their source in their own text.
+        if !text.contains(&cause) && !causes.contains(&cause) {
+            causes.push(cause);
+        }
     }
-    writeln!(out)?;
-    if let Some(advice) = advice {
-        writeln!(out, "{bold}hint:{bold:#} {advice}")?;
+    if !causes.is_empty() {
+        text.push_str(&format!(" ({})", causes.join(": ")));
+    }
+    writeln!(out, "tcptrace: {red}error:{red:#} {}", harmless(&text))?;
+    for line in advice(error).iter().flat_map(|advice| advice.lines()) {
+        writeln!(out, "{bold}hint:{bold:#} {}", harmless(line))?;
     }
     Ok(())
+}
+
+/// What the user can do about it.
+fn advice(error: &anyhow::Error) -> Option<String> {
+    if let Some(advised) = error.downcast_ref::<Advised>() {
+        return Some(advised.advice.clone());
+    }
+    if let Some(usage) = error.downcast_ref::<UsageError>() {
+        let general = "tcptrace --help, or --help after the command, lists what there is";
+        return Some(usage.advice().unwrap_or(general).to_owned());
+    }
+    error.downcast_ref::<StartError>()?.advice()
+}
+
+/// Names of files and other people's words may stand in errors: nothing in them drives the terminal.
+fn harmless(text: &str) -> Cow<'_, str> {
+    if text.chars().all(|c| !c.is_control() || c == '\n') {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<_> = text.split('\n').map(|line| text::escape(line.as_bytes())).collect();
+    Cow::Owned(lines.join("\n"))
 }
 
 /// Prints what clap says about a command line, or the help that was asked for, and says with which status to
@@ -87,7 +111,7 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
         let is_help = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         let prefix = if is_help { "" } else { "tcptrace: " };
         // Nobody is left to tell if standard error is closed.
-        let _ = write!(anstream::stderr().lock(), "{prefix}{}", error.render().ansi());
+        let _ = write!(anstream::stderr().lock(), "{prefix}{}", words_of(error));
         return ExitCode::from(USAGE);
     }
     match write!(anstream::stdout().lock(), "{}", error.render().ansi()) {
@@ -96,6 +120,21 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// What clap says, coloured unless the arguments that it cites could be taken for colours.
+fn words_of(error: &clap::Error) -> String {
+    use clap::error::ContextValue;
+
+    let hostile = error.context().any(|(_, value)| match value {
+        ContextValue::String(word) => word.contains(char::is_control),
+        ContextValue::Strings(words) => words.iter().any(|word| word.contains(char::is_control)),
+        _ => false,
+    });
+    if hostile {
+        return harmless(&error.render().to_string()).into_owned();
+    }
+    error.render().ansi().to_string()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -110,9 +149,9 @@ mod tests {
 
     use super::*;
 
-    fn text(error: &anyhow::Error, advice: Option<&str>) -> String {
+    fn told(error: &anyhow::Error) -> String {
         let mut out = anstream::StripStream::new(Vec::new());
-        write_failure(&mut out, error, advice).unwrap();
+        write_failure(&mut out, error).unwrap();
         String::from_utf8(out.into_inner()).unwrap()
     }
 
@@ -123,12 +162,45 @@ mod tests {
             .advise("use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
             .context("cannot load the BPF programs")
             .unwrap_err();
-        let advice = error.downcast_ref::<Advised>().map(|advised| advised.advice.as_str());
         assert_eq!(
-            text(&error, advice),
+            told(&error),
             "tcptrace: error: cannot load the BPF programs (cannot read /sys/kernel/btf/vmlinux: no such file)\n\
              hint: use a kernel built with CONFIG_DEBUG_INFO_BTF=y\n"
         );
+    }
+
+    #[test]
+    fn a_cause_that_the_error_names_itself_is_not_repeated() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("/x cannot be read: {source}")]
+        struct Unreadable {
+            source: io::Error,
+        }
+        let error = anyhow::Error::new(Unreadable { source: io::Error::other("denied") });
+        assert_eq!(told(&error), "tcptrace: error: /x cannot be read: denied\n");
+    }
+
+    #[test]
+    fn usage_errors_point_to_the_help_unless_they_know_better() {
+        let told = |error: UsageError| told(&error.into());
+        assert!(
+            told(UsageError::new("--x: no"))
+                .ends_with("\nhint: tcptrace --help, or --help after the command, lists what there is\n")
+        );
+        assert!(
+            told(UsageError::new("--x: no").hint("yes\nor no")).ends_with(": no\nhint: yes\nhint: or no\n")
+        );
+    }
+
+    #[test]
+    fn nothing_in_an_error_drives_the_terminal() {
+        let error = anyhow::anyhow!("cannot open \u{1b}[2Jfile\nits log ends:\n  x");
+        assert_eq!(told(&error), "tcptrace: error: cannot open \\x1b[2Jfile\nits log ends:\n  x\n");
+        for word in ["\u{1b}[2J", "--\u{1b}[2J", "completions"] {
+            let line = ["tcptrace", word, "\u{1b}[2J"].map(Into::into);
+            let words = words_of(&crate::cli::Invocation::parse(line).unwrap_err());
+            assert!(!words.contains("\u{1b}[2J"), "{words:?}");
+        }
     }
 
     #[test]

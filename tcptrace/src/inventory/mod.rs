@@ -1,8 +1,12 @@
 //! What the kernel and /proc can be asked without BPF: sockets, namespaces, holders, sysctls.
 
+pub mod cgroup;
 pub mod clock;
 pub mod diag;
 mod dump;
+pub mod holders;
+mod mountinfo;
 pub mod namespaces;
+pub mod process;
 
 pub use dump::{DumpError, dump_all, dump_one, dump_these};

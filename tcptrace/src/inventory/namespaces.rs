@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::mountinfo;
 use crate::text::escape;
 
 /// Where `ip netns` keeps the namespaces it names.
@@ -266,33 +267,14 @@ pub(super) fn pids() -> Vec<u32> {
 
 /// Files that keep a network namespace by being mounted, with its inode number.
 fn mounts() -> Vec<(PathBuf, u32)> {
-    fs::read("/proc/self/mountinfo").map(|text| parse_mounts(&text)).unwrap_or_default()
+    fs::read("/proc/self/mountinfo").map(|text| network_mounts(&text)).unwrap_or_default()
 }
 
-/// `mountinfo` lines like `ID PARENT MAJ:MIN net:[4026532208] /run/netns/blue rw shared:1 - nsfs nsfs rw`.
-fn parse_mounts(mountinfo: &[u8]) -> Vec<(PathBuf, u32)> {
-    let line = |line: &[u8]| {
-        let mut fields = line.split(|&byte| byte == b' ').skip(3);
-        let root = std::str::from_utf8(fields.next()?).ok()?;
-        let inode = root.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()?;
-        Some((unescape_octal(fields.next()?), inode))
+fn network_mounts(mountinfo: &[u8]) -> Vec<(PathBuf, u32)> {
+    let inode = |root: &[u8]| {
+        std::str::from_utf8(root.strip_prefix(b"net:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
     };
-    mountinfo.split(|&byte| byte == b'\n').filter_map(line).collect()
-}
-
-/// Undoes the kernel's `mangle_path`: space, tab, newline and backslash as `\ooo`.
-fn unescape_octal(text: &[u8]) -> PathBuf {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = (first == b'\\')
-            .then(|| std::str::from_utf8(tail.get(..3)?).ok())
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        out.push(octal.unwrap_or(first));
-        rest = if octal.is_some() { &tail[3..] } else { tail };
-    }
-    std::ffi::OsString::from_vec(out).into()
+    mountinfo::mounts(mountinfo).filter_map(|mount| Some((mount.target, inode(mount.root)?))).collect()
 }
 
 /// Inode number → name, of all namespaces that `ip netns` or docker named. A name in `ip netns` wins.
@@ -322,13 +304,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_are_found_by_root_and_unescaped() {
-        let text = b"31 23 0:28 / /sys rw - sysfs sysfs rw\n\
-            62 31 0:4 net:[4026532208] /run/netns/a\\040b rw shared:7 - nsfs nsfs rw\n\
+    fn mounts_of_network_namespaces_are_found() {
+        let text = b"62 31 0:4 net:[4026532208] /run/netns/a rw - nsfs nsfs rw\n\
             63 31 0:4 mnt:[4026532209] /run/x rw - nsfs nsfs rw\n\
-            junk\n64 31 0:4 net:[x] /y rw - nsfs nsfs rw\n";
-        assert_eq!(parse_mounts(text), [(PathBuf::from("/run/netns/a b"), 4_026_532_208)]);
-        assert_eq!(unescape_octal(b"a\\9\\"), PathBuf::from("a\\9\\"));
+            64 31 0:4 net:[x] /y rw - nsfs nsfs rw\n";
+        assert_eq!(network_mounts(text), [(PathBuf::from("/run/netns/a"), 4_026_532_208)]);
     }
 
     #[test]

@@ -110,9 +110,11 @@ pub(super) fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded
         if covered {
             continue;
         }
-        match raw(&mut bpf, hook)?.load() {
+        let loaded = raw(&mut bpf, hook)
+            .and_then(|program| program.load().map_err(|error| program_error(hook, error)));
+        match loaded {
             Ok(()) => hooks.push(hook),
-            Err(error) => skipped.push(skip(hook, &program_error(hook, error))),
+            Err(error) => skipped.push(skip(hook, &error)),
         }
     }
     for hook in hooks {
@@ -215,3 +217,7 @@ pub(super) fn lift_memlock() {
         let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
     }
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -285,3 +285,7 @@ impl Tracer {
         self.hz
     }
 }
+
+#[cfg(test)]
+#[path = "tracer_tests.rs"]
+mod tests;

@@ -1,3 +1,31 @@
-//! Live tests.
+//! Live tests: what tcptrace says against what the kernel says by another road.
+//!
+//! All trials run at once, each in its own network namespace: they mostly wait for the kernel's timers.
 
-fn main() {}
+mod close_wait;
+mod demo;
+mod fin_wait2;
+mod namespaces;
+mod normal;
+mod scale;
+mod seeding;
+mod sockets_rare;
+mod time_wait;
+
+use tests::{helper, trial};
+
+fn main() -> anyhow::Result<()> {
+    helper::become_helper_if_asked()?;
+    let modules = [
+        time_wait::trials(),
+        scale::trials(),
+        demo::trials(),
+        fin_wait2::trials(),
+        normal::trials(),
+        close_wait::trials(),
+        seeding::trials(),
+        namespaces::trials(),
+        sockets_rare::trials(),
+    ];
+    trial::run(modules.into_iter().flatten().collect())
+}

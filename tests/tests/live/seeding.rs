@@ -1,0 +1,98 @@
+//! Sockets older than the tool: known from a dump, with lower bounds, never with 0.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use tcptrace::sandbox::Sandbox;
+use tests::clock::{between, now_ns, sleep_ms, timed};
+use tests::expect::{timer_ns, within};
+use tests::sockets::{Flavour, Meeting, read_eof};
+use tests::traced::Traced;
+use tests::trial::live;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        live("close_wait_older_than_the_tool", close_wait),
+        live("half_closed_older_than_the_tool", half_closed),
+        live("orphan_older_than_the_tool", orphan),
+        live("sockets_older_than_the_tool_are_open_in_the_report", open_in_report),
+    ]
+}
+
+fn close_wait(sandbox: &Sandbox) -> Result<()> {
+    let mut pair = Meeting::new(Flavour::V4)?.pair()?;
+    let (began, ()) = timed(|| drop(pair.client));
+    read_eof(&mut pair.server)?;
+    sleep_ms(1500);
+    let tool = now_ns();
+    let tracer = Traced::watch(sandbox, &[])?;
+    sleep_ms(300);
+    let (ended, ()) = timed(|| drop(pair.server));
+    let run = tracer.finish()?;
+    let line = run.one(pair.server_addr, pair.client_addr, "CLOSE_WAIT", "LAST_ACK")?;
+    ensure!(line.dwell_is_lower_bound, "{line:?}");
+    // tcpi_last_ack_recv, in whole milliseconds, is older than the tool.
+    within("lower bound", line.dwell()?, &(ended.after_ns - tool..=*between(began, ended).end()))?;
+    ensure!(line.owner.as_ref().is_some_and(|owner| owner.pid == std::process::id()), "{line:?}");
+    Ok(())
+}
+
+fn half_closed(sandbox: &Sandbox) -> Result<()> {
+    let mut pair = Meeting::new(Flavour::V6)?.pair()?;
+    let (began, outcome) = timed(|| pair.client.shutdown(Shutdown::Write));
+    outcome?;
+    read_eof(&mut pair.server)?;
+    sleep_ms(1500);
+    let tool = now_ns();
+    let tracer = Traced::watch(sandbox, &[])?;
+    sleep_ms(300);
+    let (ended, ()) = timed(|| drop(pair.server));
+    let run = tracer.finish()?;
+    let line = run.one(pair.client_addr, pair.server_addr, "FIN_WAIT2", "TIME_WAIT")?;
+    ensure!(line.dwell_is_lower_bound && line.phase.as_deref() == Some("half_closed"), "{line:?}");
+    within("lower bound", line.dwell()?, &(ended.after_ns - tool..=*between(began, ended).end()))?;
+    Ok(())
+}
+
+/// A mini's age follows from what is left on its timer, so its end is known to a jiffy.
+fn orphan(sandbox: &Sandbox) -> Result<()> {
+    sandbox.set_sysctl("net.ipv4.tcp_fin_timeout", "4")?;
+    let pair = Meeting::new(Flavour::V4)?.pair()?;
+    let (began, ()) = timed(|| drop(pair.client));
+    sleep_ms(1000);
+    let tool = now_ns();
+    let tracer = Traced::watch(sandbox, &[])?;
+    tracer.wait_for_close(pair.client_addr, Duration::from_secs(6))?;
+    let run = tracer.finish()?;
+    let line = run.one(pair.client_addr, pair.server_addr, "FIN_WAIT2", "CLOSE")?;
+    ensure!(line.end.as_deref() == Some("timed_out"), "{line:?}");
+    let dwell = line.dwell()?;
+    let true_dwell_at_most = line.mono_ns - began.after_ns;
+    ensure!(dwell <= true_dwell_at_most, "{dwell} ns is more than the truth: {line:?}");
+    ensure!(dwell >= line.mono_ns.saturating_sub(tool), "{line:?}");
+    ensure!(line.dwell_is_lower_bound || timer_ns(4)?.contains(&dwell), "{line:?}");
+    Ok(())
+}
+
+fn open_in_report(sandbox: &Sandbox) -> Result<()> {
+    let meeting = Meeting::new(Flavour::V4)?;
+    let mut kept = Vec::new();
+    for _ in 0..7 {
+        let mut pair = meeting.pair()?;
+        drop(pair.client);
+        read_eof(&mut pair.server)?;
+        kept.push(pair.server);
+    }
+    sleep_ms(1200);
+    let netns = sandbox.netns().to_string();
+    let run = Traced::start(&["report", "--json", "--duration", "1s", "--netns", &netns])?
+        .ended(Duration::from_secs(20))?;
+    let report = run.report("CLOSE_WAIT", None)?;
+    ensure!(report["finished"]["count"] == 0 && report["open"]["count"] == 7, "{report}");
+    let oldest = report["open"]["oldest_ns"].as_u64().context("oldest")?;
+    ensure!(oldest >= 1_000_000_000, "{report}");
+    drop(kept);
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! TIME_WAIT: to its natural end, and the ways in which it ends earlier or never begins.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use tcptrace::sandbox::Sandbox;
+use tests::clock::{between, now_ns, sleep_ms, timed};
+use tests::expect::{timer_ns, within};
+use tests::sockets::{Flavour, Meeting, Pair, read_eof};
+use tests::traced::{Traced, Transition};
+use tests::trial::live;
+use tests::truth::{self, Counters};
+
+const TCP_TIMEWAIT_LEN_S: u32 = 60;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        live("thirty_time_waits_to_their_natural_end_and_ten_orphans", natural_end),
+        live("time_wait_reused_by_connect", reused_by_connect),
+        live("time_wait_reused_by_a_bound_port", reused_by_bound_port),
+        live("time_wait_reused_by_an_incoming_syn", reused_by_incoming_syn),
+        live("time_wait_skipped_when_buckets_overflow", overflow),
+        live("time_wait_ended_by_reset", ended_by_reset),
+        live("time_wait_destroyed", destroyed),
+        live("time_wait_of_a_namespace_that_goes", namespace_gone),
+    ]
+}
+
+/// Active close by the client, completed by the server.
+fn close_client_first(mut pair: Pair) -> Result<(SocketAddr, SocketAddr)> {
+    drop(pair.client);
+    read_eof(&mut pair.server)?;
+    Ok((pair.client_addr, pair.server_addr))
+}
+
+/// The end of the one TIME_WAIT between these ends.
+fn end_of<'run>(
+    transitions: &'run [Transition],
+    (local, remote): (SocketAddr, SocketAddr),
+) -> Result<&'run Transition> {
+    transitions
+        .iter()
+        .find(|line| line.local == local && line.remote == remote && line.from == "TIME_WAIT")
+        .with_context(|| format!("the TIME_WAIT of {local} → {remote} has no end"))
+}
+
+/// What `watch --json` owes to somebody who closes 30 connections and orphans 10 at tcp_fin_timeout 3.
+fn natural_end(sandbox: &Sandbox) -> Result<()> {
+    sandbox.set_sysctl("net.ipv4.tcp_fin_timeout", "3")?;
+    let tracer = Traced::watch(sandbox, &[])?;
+    let mut closed = Vec::new();
+    for flavour in Flavour::ALL {
+        let meeting = Meeting::new(flavour)?;
+        for _ in 0..10 {
+            let pair = meeting.pair()?;
+            let (began, ends) = timed(|| close_client_first(pair));
+            closed.push((ends?, began));
+        }
+    }
+    let meeting = Meeting::new(Flavour::V4)?;
+    let mut servers = Vec::new();
+    let mut orphaned = Vec::new();
+    for _ in 0..10 {
+        let pair = meeting.pair()?;
+        drop(pair.client);
+        orphaned.push((pair.client_addr, pair.server_addr));
+        servers.push(pair.server);
+    }
+    sleep_ms(300);
+    ensure!(truth::count(truth::state::TIME_WAIT)? == 30);
+    ensure!(truth::count(truth::state::FIN_WAIT2)? == 10);
+    if let Some(text) = truth::ss(&["state", "time-wait"])? {
+        ensure!(text.lines().count() == 30, "ss shows\n{text}");
+    }
+
+    // The kernel's own count falls to 0 no earlier and no later than the wheel allows.
+    let mut gone = None;
+    tests::clock::wait_until("the end of every TIME_WAIT", Duration::from_secs(80), || {
+        let minis = truth::minis().unwrap_or(u64::MAX);
+        if minis == 0 {
+            gone.get_or_insert_with(now_ns);
+        }
+        minis == 0
+    })?;
+    let run = tracer.finish()?;
+    let wheel = timer_ns(TCP_TIMEWAIT_LEN_S)?;
+    let me = std::process::id();
+    for (ends, began) in &closed {
+        let end = end_of(&run.transitions, *ends)?;
+        within("TIME_WAIT", end.dwell()?, &wheel)?;
+        ensure!(end.to == "CLOSE" && end.end.as_deref() == Some("expired"), "{end:?}");
+        ensure!(!end.dwell_is_lower_bound, "{end:?}");
+        ensure!(
+            end.owner.as_ref().is_some_and(|owner| owner.pid == me && owner.evidence == "close"),
+            "{end:?}"
+        );
+        let latest = gone.context("seen")?;
+        within("end of TIME_WAIT", end.mono_ns, &(began.after_ns + wheel.start()..=latest))?;
+    }
+    for &(local, remote) in &orphaned {
+        let end = run.one(local, remote, "FIN_WAIT2", "CLOSE")?;
+        within("orphaned FIN_WAIT2", end.dwell()?, &timer_ns(3)?)?;
+        ensure!(end.phase.as_deref() == Some("orphaned"), "{end:?}");
+        ensure!(end.end.as_deref() == Some("timed_out"), "{end:?}");
+        ensure!(
+            end.owner.as_ref().is_some_and(|owner| owner.pid == me && owner.evidence == "close"),
+            "{end:?}"
+        );
+    }
+    let expired = run.transitions.iter().filter(|line| line.from == "TIME_WAIT").count();
+    ensure!(expired == 30, "{expired} TIME_WAITs ended, 30 began");
+    Ok(())
+}
+
+/// Four ports for more connections than four: connect() takes them over after a second.
+fn reused_by_connect(sandbox: &Sandbox) -> Result<()> {
+    sandbox.set_sysctl("net.ipv4.tcp_tw_reuse", "1")?;
+    sandbox.set_sysctl("net.ipv4.ip_local_port_range", "40000 40003")?;
+    let tracer = Traced::watch(sandbox, &[])?;
+    let meeting = Meeting::on(Flavour::V4, 8080)?;
+    let mut first = Vec::new();
+    for _ in 0..4 {
+        let pair = meeting.pair()?;
+        first.push(timed(|| close_client_first(pair)));
+    }
+    ensure!(TcpStream::connect(meeting.addr()?).is_err(), "a port was free or reused within a second");
+    // tcp_tw_reuse_delay is 1 s, in steps of the timestamp clock; before 6.14 it was fixed at 1 s.
+    sleep_ms(2100);
+    let mut second = Vec::new();
+    for _ in 0..4 {
+        let (opened, pair) = timed(|| meeting.pair());
+        second.push((opened, pair?));
+    }
+    ensure!(Counters::read()?.get("TcpExtTWRecycled")? == 4, "the kernel did not reuse four");
+    let run = tracer.finish()?;
+    for (began, ends) in first {
+        let ends = ends?;
+        let end = end_of(&run.transitions, ends)?;
+        ensure!(end.end.as_deref() == Some("reused"), "{end:?}");
+        let (opened, _) = second
+            .iter()
+            .find(|(_, pair)| pair.client_addr == ends.0)
+            .context("every port was taken over")?;
+        within("reused TIME_WAIT", end.dwell()?, &between(began, *opened))?;
+    }
+    Ok(())
+}
+
+/// An explicitly bound port takes over its TIME_WAIT at once, whatever tcp_tw_reuse says
+/// (`__inet_check_established()` without `twp`).
+fn reused_by_bound_port(sandbox: &Sandbox) -> Result<()> {
+    sandbox.set_sysctl("net.ipv4.tcp_tw_reuse", "0")?;
+    let tracer = Traced::watch(sandbox, &[])?;
+    let meeting = Meeting::on(Flavour::V4, 8080)?;
+    let pair = meeting.pair_from(41000)?;
+    let (began, ends) = timed(|| close_client_first(pair));
+    let ends = ends?;
+    sleep_ms(100);
+    let (opened, pair) = timed(|| meeting.pair_from(41000));
+    let pair = pair?;
+    ensure!(pair.client_addr == ends.0);
+    let run = tracer.finish()?;
+    let end = end_of(&run.transitions, ends)?;
+    ensure!(end.end.as_deref() == Some("reused"), "{end:?}");
+    within("reused TIME_WAIT", end.dwell()?, &between(began, opened))
+}
+
+/// The server closed first; the same client port comes again with a newer timestamp (`TCP_TW_SYN`).
+fn reused_by_incoming_syn(sandbox: &Sandbox) -> Result<()> {
+    let tracer = Traced::watch(sandbox, &[])?;
+    let meeting = Meeting::on(Flavour::V6, 8080)?;
+    let mut pair = meeting.pair_from(41000)?;
+    let ends = (pair.server_addr, pair.client_addr);
+    let (began, outcome) = timed(|| {
+        drop(pair.server);
+        let outcome = read_eof(&mut pair.client);
+        drop(pair.client);
+        outcome
+    });
+    outcome?;
+    sleep_ms(100);
+    ensure!(truth::count(truth::state::TIME_WAIT)? == 1);
+    let (opened, pair) = timed(|| meeting.pair_from(41000));
+    let _kept = pair?;
+    ensure!(truth::count(truth::state::TIME_WAIT)? == 0, "the kernel kept the TIME_WAIT");
+    let run = tracer.finish()?;
+    let end = end_of(&run.transitions, ends)?;
+    ensure!(end.end.as_deref() == Some("reused"), "{end:?}");
+    within("reused TIME_WAIT", end.dwell()?, &between(began, opened))
+}
+
+fn overflow(sandbox: &Sandbox) -> Result<()> {
+    const BUCKETS: u64 = 5;
+    const CLOSES: u64 = 20;
+    sandbox.set_sysctl("net.ipv4.tcp_max_tw_buckets", &BUCKETS.to_string())?;
+    let tracer = Traced::watch(sandbox, &[])?;
+    let meeting = Meeting::new(Flavour::V4)?;
+    let mut all = Vec::new();
+    for _ in 0..CLOSES {
+        all.push(close_client_first(meeting.pair()?)?);
+        sleep_ms(5);
+    }
+    let skipped = Counters::read()?.get("TcpExtTCPTimeWaitOverflow")?;
+    let minis = truth::minis()?;
+    ensure!(skipped + minis == CLOSES, "{skipped} skipped and {minis} kept of {CLOSES}");
+    let run = tracer.finish()?;
+    let mut overflowed = 0;
+    for (local, remote) in all {
+        let last = *run.of(local, remote).last().context("seen")?;
+        if last.to == "CLOSE" {
+            ensure!(last.from == "FIN_WAIT2" && last.end.as_deref() == Some("overflow"), "{last:?}");
+            overflowed += 1;
+        } else {
+            ensure!(last.to == "TIME_WAIT", "{last:?}");
+        }
+    }
+    ensure!(overflowed == skipped, "{overflowed} overflows told, {skipped} counted by the kernel");
+    Ok(())
+}
+
+/// tcp_rfc1337=0: an RST ends TIME_WAIT. The kernel is made to send it: a SYN from the other end is answered by
+/// the TIME_WAIT's last ACK, which a socket in SYN_SENT did not expect (RFC 1337's hazard).
+fn ended_by_reset(sandbox: &Sandbox) -> Result<()> {
+    let tracer = Traced::watch(sandbox, &[])?;
+    let meeting = Meeting::on(Flavour::V4, 8080)?;
+    let ends = close_client_first(meeting.pair()?)?;
+    drop(meeting);
+    sleep_ms(200);
+    ensure!(truth::minis()? == 1);
+    let (ended, outcome) = timed(|| connect_without_waiting(ends.1, ends.0));
+    outcome?;
+    ensure!(truth::minis()? == 0, "the kernel kept the TIME_WAIT");
+    let run = tracer.finish()?;
+    let end = end_of(&run.transitions, ends)?;
+    ensure!(end.to == "CLOSE" && end.end.as_deref() == Some("reset"), "{end:?}");
+    within("mono_ns of the RST", end.mono_ns, &(ended.after_ns..=ended.before_ns))
+}
+
+/// One SYN from `local` to `remote`; the socket is closed at once.
+fn connect_without_waiting(local: SocketAddr, remote: SocketAddr) -> Result<()> {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let socket = Socket::new(Domain::for_address(local), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(local))?;
+    socket.set_nonblocking(true)?;
+    let outcome = socket.connect(&SockAddr::from(remote));
+    ensure!(outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EINPROGRESS)));
+    Ok(())
+}
+
+/// `ss -K` (`tcp_abort()`, CONFIG_INET_DIAG_DESTROY).
+fn destroyed(sandbox: &Sandbox) -> Result<()> {
+    let tracer = Traced::watch(sandbox, &[])?;
+    let ends = close_client_first(Meeting::new(Flavour::V4)?.pair()?)?;
+    sleep_ms(100);
+    let (killed, output) = timed(|| {
+        Command::new("ss").args(["-K", "-tan", "state", "time-wait", "dst"]).arg(ends.1.to_string()).output()
+    });
+    ensure!(output?.status.success());
+    ensure!(truth::minis()? == 0, "the kernel kept the TIME_WAIT");
+    let run = tracer.finish()?;
+    let end = end_of(&run.transitions, ends)?;
+    ensure!(end.end.as_deref() == Some("destroyed"), "{end:?}");
+    within("mono_ns of ss -K", end.mono_ns, &(killed.after_ns..=killed.before_ns))
+}
+
+/// A namespace that goes takes its TIME_WAITs along.
+fn namespace_gone(_: &Sandbox) -> Result<()> {
+    const PORT: u16 = 8099;
+    let short_lived = Sandbox::new()?;
+    // From outside, or the namespace would not go.
+    let tracer = Traced::start(&["watch", "--json", "--port", &PORT.to_string()])?;
+    let ends = short_lived.enter(|| {
+        tracer.wait_until_it_sees(PORT)?;
+        let ends = close_client_first(Meeting::on(Flavour::V4, PORT)?.pair()?)?;
+        ensure!(truth::minis()? == 1);
+        Ok(ends)
+    })??;
+    let netns = short_lived.netns();
+    drop(short_lived);
+    tracer.wait_for_close(ends.0, Duration::from_secs(20))?;
+    let run = tracer.finish()?;
+    let end = end_of(&run.transitions, ends)?;
+    ensure!(end.netns == netns && end.end.as_deref() == Some("destroyed"), "{end:?}");
+    Ok(())
+}

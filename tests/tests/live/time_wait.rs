@@ -37,10 +37,7 @@ fn close_client_first(mut pair: Pair) -> Result<(SocketAddr, SocketAddr)> {
 }
 
 /// The end of the one TIME_WAIT between these ends.
-fn end_of<'run>(
-    transitions: &'run [Transition],
-    (local, remote): (SocketAddr, SocketAddr),
-) -> Result<&'run Transition> {
+fn end_of(transitions: &[Transition], (local, remote): (SocketAddr, SocketAddr)) -> Result<&Transition> {
     transitions
         .iter()
         .find(|line| line.local == local && line.remote == remote && line.from == "TIME_WAIT")

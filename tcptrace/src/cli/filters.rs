@@ -12,11 +12,9 @@ use crate::net::State;
 /// Which connections to look at. Several values of one option are alternatives, different options must all
 /// hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-#[command(
-    next_help_heading = "Filters (values of one option are alternatives, different options must all hold)"
-)]
+#[command(next_help_heading = "Filters")]
 pub struct FilterArgs {
-    /// Port on either side; may be repeated or a list: 80,443.
+    /// Port on either side; 80,443 for either of them, as in every filter. Different filters must all hold.
     #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = values::port)]
     pub port: Vec<u16>,
 
@@ -56,7 +54,7 @@ pub struct FilterArgs {
     #[arg(short = '6', long = "ipv6")]
     pub ipv6: bool,
 
-    /// TCP state, such as TIME_WAIT or close-wait; a transition counts when it leaves or enters the state.
+    /// TCP state, such as TIME_WAIT or close-wait: transitions out of it and into it, or its figures alone.
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     pub state: Vec<State>,
 

@@ -9,7 +9,7 @@ use crate::snapshot::KeyKind;
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
 Examples:
-  tcptrace report --duration 2m                   dwell of every state over two minutes
+  tcptrace report --duration 2m                   how long each closing state lasted, over 2 minutes
   tcptrace report --by process --state TIME_WAIT  who makes the TIME_WAITs; Ctrl-C ends and prints
   tcptrace report -d 5m --port 443 --json         one JSON object a state
 

@@ -30,7 +30,7 @@ pub trait Resolver {
     /// a process in it.
     fn netns(&self, wanted: &str) -> Result<u32, Unresolved>;
 
-    /// cgroup v2 ids (inodes of their directories) of every cgroup of the containers whose id begins so.
+    /// cgroup v2 ids (inodes of their directories) of every cgroup of the one container or pod whose id begins so.
     fn container(&self, id: &str) -> Result<Vec<u64>, Unresolved>;
 
     /// Confirms that a process exists.

@@ -42,7 +42,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "NAME|INODE|PID", value_delimiter = ',', value_parser = values::netns)]
     pub netns: Vec<String>,
 
-    /// Container of the owner: the beginning of its id, as `docker ps` shows it.
+    /// Container or Kubernetes pod of the owner: its id or the beginning of it, as `docker ps` shows it.
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = values::container)]
     pub container: Vec<String>,
 

@@ -98,7 +98,7 @@ fn owners_match_by_pid_name_and_container() {
     assert!(filter("--pid 7").matches_owner(Some(&nginx)));
     assert!(!filter("--pid 8").matches_owner(Some(&nginx)));
     assert!(filter("--comm 'ngi*' --pid 7,8").matches_owner(Some(&nginx)));
-    assert!(filter("--container 0123ABCD").matches_owner(Some(&nginx)));
+    assert!(filter("--container 0123abcd").matches_owner(Some(&nginx)));
     assert!(!filter("--container 0123abcd").matches_owner(Some(&owner(7, "nginx", 72))));
     assert!(!filter("--container 0123abcd").matches_owner(Some(&owner(7, "nginx", 0))), "not known");
     assert!(!filter("--pid 7").matches_owner(None));
@@ -169,7 +169,7 @@ fn what_cannot_be_is_refused_in_words() {
             "--netns green",
             "--netns ../x",
             "--netns 2",
-            "--container ab",
+            "--container a/b",
             "--container abcdef",
             "-4 -6",
             "-4 --addr ::1",

@@ -76,6 +76,10 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Print every transition of every TCP connection as it happens
+    Watch(WatchArgs),
+    /// Measure how long each closing state lasts, why it ends and who is responsible
+    Report(ReportArgs),
     /// Watch traffic made for the purpose: a leak, TIME_WAITs, orphans, in a private network namespace
     Demo(DemoArgs),
     /// Print a completion script for a shell

@@ -210,6 +210,12 @@ impl Engine {
         self.meta.events
     }
 
+    /// Connections that are in `state` now, those included that the filter does not want. Cheap.
+    #[must_use]
+    pub fn open_in(&self, state: State) -> u64 {
+        self.tracker.counts().open[usize::from(state.number())]
+    }
+
     /// The latest moment that was fed.
     #[must_use]
     pub fn now(&self) -> MonoNs {

@@ -5,8 +5,11 @@ pub mod completions;
 pub mod demo;
 mod failure;
 pub mod man;
+pub mod report;
 pub mod schema;
 mod stdout;
+mod trace;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -40,6 +43,8 @@ impl From<Exit> for ExitCode {
 pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
     match invocation {
         Invocation::User(command) => match command {
+            Command::Watch(args) => watch::run(&args),
+            Command::Report(args) => report::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

@@ -1,0 +1,86 @@
+//! `tcptrace report`: traces for a while, then says how long each state lasted.
+
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{Exit, LineSink, block_on, trace};
+use crate::cli::ReportArgs;
+use crate::engine::Engine;
+use crate::filter::StateSet;
+use crate::live::{self, Handler};
+use crate::net::State;
+use crate::settings::{Environment, Format, Report, System};
+use crate::views::{human, json};
+
+/// Runs the command.
+pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
+    let mut settings = Report::from_args(args, &Environment::detect(), &System)?;
+    if settings.filter.states == StateSet::ALL {
+        settings.filter.states = trace::CLOSING_STATES.into_iter().collect();
+    }
+    block_on(async {
+        let mut engine = trace::engine(&settings.filter, settings.by);
+        let options = trace::options(&settings.filter, settings.filter.states, &settings.tracing);
+        let mut progress = Progress::new(settings.tracing.duration);
+        live::run(&options, &mut engine, &mut progress).await?;
+        progress.bar.finish_and_clear();
+        write(&settings, &engine)?;
+        Ok(trace::exit(&engine, &settings.tracing))
+    })
+}
+
+fn write(settings: &Report, engine: &Engine) -> anyhow::Result<()> {
+    let snapshot = engine.snapshot(&|_| None);
+    let mut out = LineSink::stdout();
+    let written = match settings.output.format {
+        Format::Json => {
+            json::write_report(&snapshot, &mut out).and_then(|()| json::write_summary(&snapshot, &mut out))
+        }
+        Format::Text | Format::Plain => json::write_report(&snapshot, &mut out),
+    };
+    written.and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// A line on standard error, when that is a terminal, so that nobody stares at nothing for a minute.
+struct Progress {
+    bar: ProgressBar,
+    duration: Option<Duration>,
+}
+
+impl Progress {
+    fn new(duration: Option<Duration>) -> Self {
+        // At most four redraws a second: this may be at the other end of a slow line.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, duration }
+    }
+}
+
+impl Handler for Progress {
+    fn turn(&mut self, engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
+        if self.bar.is_hidden() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let elapsed = Duration::from_nanos(engine.meta().elapsed_ns()).as_secs();
+        let length = match self.duration {
+            Some(duration) => format!("{elapsed} s of {} s", duration.as_secs()),
+            None => format!("{elapsed} s"),
+        };
+        let open = |state| human::count(engine.open_in(state));
+        self.bar.set_message(format!(
+            "{length}   {} events   TIME_WAIT {}   FIN_WAIT2 {}   CLOSE_WAIT {}   Ctrl-C ends and reports",
+            human::count(engine.events()),
+            open(State::TimeWait),
+            open(State::FinWait2),
+            open(State::CloseWait),
+        ));
+        self.bar.tick();
+        Ok(ControlFlow::Continue(()))
+    }
+}

@@ -1,0 +1,87 @@
+//! What every command that traces sets up the same way.
+
+use std::io::Write as _;
+
+use crate::engine::Engine;
+use crate::filter::{Filter, StateSet};
+use crate::inventory::clock;
+use crate::kernel::{TracerOptions, hz};
+use crate::live;
+use crate::settings::Tracing;
+use crate::snapshot::{KeyKind, Meta, Snapshot, WallClock};
+use crate::tracker::Limits;
+use crate::views::human;
+
+use super::Exit;
+
+/// States that a connection passes through while it ends: what the tool is for, and what is traced when no
+/// `--state` says otherwise.
+pub const CLOSING_STATES: [crate::net::State; 6] = {
+    use crate::net::State::{CloseWait, Closing, FinWait1, FinWait2, LastAck, TimeWait};
+    [FinWait1, FinWait2, TimeWait, CloseWait, LastAck, Closing]
+};
+
+/// An engine for the running kernel.
+#[must_use]
+pub fn engine(filter: &Filter, by: Option<KeyKind>) -> Engine {
+    Engine::new(live_meta(filter), filter.clone(), by, Limits::default())
+}
+
+/// What is known about this host before tracing begins.
+fn live_meta(filter: &Filter) -> Meta {
+    let uname = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| crate::text::escape(text.to_bytes()).into_owned();
+    Meta {
+        wall: WallClock { offset_ns: clock::realtime_offset_ns() },
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: Some(text(uname.nodename())),
+        kernel: Some(text(uname.release())),
+        hz: hz::hz(),
+        filters: filter.to_string(),
+        ..Meta::default()
+    }
+}
+
+/// What the live loop is told: `wanted` are the states that the command is about.
+#[must_use]
+pub fn options(filter: &Filter, wanted: StateSet, tracing: &Tracing) -> live::Options {
+    live::Options {
+        tracer: TracerOptions {
+            filter: filter.kernel_part(wanted),
+            ring_bytes: tracing.ring_bytes,
+            ..TracerOptions::default()
+        },
+        namespaces: filter.namespaces.iter().map(|netns| netns.inode).collect(),
+        duration: tracing.duration,
+    }
+}
+
+/// How a trace that ran to its end exits.
+#[must_use]
+pub fn exit(engine: &Engine, tracing: &Tracing) -> Exit {
+    if tracing.fail_on_loss && engine.loss().any() { Exit::Loss } else { Exit::Done }
+}
+
+/// One paragraph on standard error at the end of a trace whose lines went to standard output.
+pub fn write_summary(snapshot: &Snapshot, notes: &[String]) -> std::io::Result<()> {
+    let mut err = anstream::stderr().lock();
+    let Snapshot { meta, loss, .. } = snapshot;
+    writeln!(
+        err,
+        "{} in {}, {}",
+        human::counted(meta.events, "event"),
+        human::duration(meta.elapsed_ns()),
+        human::counted(meta.connections, "connection"),
+    )?;
+    if loss.any() {
+        writeln!(
+            err,
+            "LOST: {} without room in the ring, {} skipped runs, {} connections without room in the tables",
+            human::count(loss.ring_full),
+            human::count(loss.skipped_runs),
+            human::count(loss.table_full)
+        )?;
+    }
+    snapshot.skipped.iter().try_for_each(|hook| writeln!(err, "not traced: {}: {}", hook.name, hook.why))?;
+    notes.iter().try_for_each(|note| writeln!(err, "note: {note}"))
+}

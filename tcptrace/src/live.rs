@@ -1,0 +1,273 @@
+//! The live loop: ring, ticks, signals, seeding, reconciliation after loss. Concludes nothing itself: what it
+//! receives goes into the [`Engine`], and what comes out to the command's [`Handler`].
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustc_hash::FxHashMap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::engine::{Engine, Inventory, KernelLoss};
+use crate::event::Event;
+use crate::inventory::diag::StateSet;
+use crate::inventory::{self, cgroup, clock, holders, namespaces, process};
+use crate::kernel::confine::confine;
+use crate::kernel::privileges::Host;
+use crate::kernel::{Tracer, TracerOptions};
+use crate::outcome::{Evidence, Outcome, Owner};
+use crate::snapshot::{Program, SkippedHook};
+
+/// How often loss is read and the handler gets to draw, at most: also the longest that an event waits in the
+/// ring when too few come to wake the reader.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the loss counters are read. Each reading costs a few system calls.
+const LOSS_EVERY: Duration = Duration::from_millis(500);
+/// Dumps after loss are at least this far apart: on a host that loses events all the time they must not become
+/// the load.
+const RESYNC_EVERY: Duration = Duration::from_secs(2);
+
+/// What a command does with what comes in.
+pub trait Handler {
+    /// A raw event, before the tracker sees it.
+    fn event(&mut self, _event: &Event) {}
+
+    /// Something was concluded, and the filter wants it.
+    fn outcome(&mut self, _outcome: &Outcome) {}
+
+    /// Tracing has begun: programs are attached.
+    fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// The sockets that were there before tracing are known now.
+    fn seeded(&mut self, _engine: &Engine, _inventory: &Inventory) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// After each batch of events and at least every 100 ms. `Break` ends the trace.
+    fn turn(&mut self, _engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// What to trace, and for how long.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the kernel side is told.
+    pub tracer: TracerOptions,
+    /// Network namespaces to dump; empty for all.
+    pub namespaces: Vec<u32>,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+}
+
+/// Why a trace ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// Its time was over.
+    Duration,
+    /// SIGINT, SIGTERM or SIGHUP.
+    Signal,
+    /// The handler had enough.
+    Handler,
+}
+
+/// A dump that is being taken on a thread of its own.
+type Dumping = JoinHandle<anyhow::Result<Inventory>>;
+
+/// Traces until something ends it, and leaves `engine` with everything that was learned.
+///
+/// # Errors
+/// When tracing cannot start, when the ring fails, or with whatever error the handler returns.
+pub async fn run(
+    options: &Options,
+    engine: &mut Engine,
+    handler: &mut impl Handler,
+) -> anyhow::Result<EndedBy> {
+    // Before anything is attached, so that no signal finds the program half way.
+    let mut signals = Signals::new()?;
+    let mut tracer = Tracer::start(&options.tracer)?;
+    // Before any other thread is started: each thread has capabilities of its own.
+    confine(&Host::look().needed_while_tracing()).context("cannot give up privileges")?;
+    engine.begin(clock::monotonic_ns());
+    tell_programs(engine, &tracer)?;
+    handler.started(engine)?;
+    let started = Instant::now();
+    let deadline = options.duration.map(|duration| started + duration);
+    let mut dumping = Some(begin_dump(engine, options));
+    let (mut loss_read, mut last_dump) = (started, started);
+    let ended_by = loop {
+        let now = Instant::now();
+        // Read before the ring is: what is expired must not be later than the last event that was fed.
+        let at = clock::monotonic_ns();
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            break EndedBy::Duration;
+        }
+        let wait = deadline.map_or(TICK, |deadline| TICK.min(deadline - now));
+        let batch = tokio::select! {
+            biased;
+            () = signals.any() => break EndedBy::Signal,
+            batch = tracer.next_batch(wait, |event| feed(engine, handler, &event)) => batch,
+        };
+        let batch = batch.context("cannot read the ring buffer")?;
+        if !batch.more {
+            engine.tick(at, |outcome| handler.outcome(outcome));
+            // The ring is empty: every event from before the end of the dump has been fed.
+            if dumping.as_ref().is_some_and(JoinHandle::is_finished)
+                && let Some(dump) = dumping.take()
+            {
+                finish_dump(engine, handler, dump).await?;
+            }
+        }
+        if now - loss_read >= LOSS_EVERY {
+            loss_read = now;
+            read_loss(engine, &tracer)?;
+            if engine.needs_resync() && dumping.is_none() && now - last_dump >= RESYNC_EVERY {
+                last_dump = now;
+                dumping = Some(begin_dump(engine, options));
+            }
+        }
+        if handler.turn(engine)?.is_break() {
+            break EndedBy::Handler;
+        }
+    };
+    finish(engine, &mut tracer, handler, dumping).await?;
+    Ok(ended_by)
+}
+
+/// Feeds what still waits in the ring, and reads the loss a last time.
+async fn finish(
+    engine: &mut Engine,
+    tracer: &mut Tracer,
+    handler: &mut impl Handler,
+    dumping: Option<Dumping>,
+) -> anyhow::Result<()> {
+    let end = clock::monotonic_ns();
+    // Bounded: events after the end are read, too, while others keep writing.
+    for _ in 0..MAX_FINAL_BATCHES {
+        let batch = tracer.next_batch(Duration::ZERO, |event| {
+            if event.at() <= end {
+                feed(engine, handler, &event);
+            }
+        });
+        if !batch.await.context("cannot read the ring buffer")?.more {
+            break;
+        }
+    }
+    if let Some(dump) = dumping {
+        finish_dump(engine, handler, dump).await?;
+    }
+    engine.tick(end, |outcome| handler.outcome(outcome));
+    read_loss(engine, tracer)?;
+    tell_programs(engine, tracer)
+}
+
+fn tell_programs(engine: &mut Engine, tracer: &Tracer) -> anyhow::Result<()> {
+    let programs = tracer.programs().context("cannot ask the kernel about the BPF programs")?;
+    let programs =
+        programs.iter().map(|program| Program { name: program.name.to_owned(), runs: program.runs });
+    let skipped = tracer.skipped_hooks().iter();
+    let skipped = skipped.map(|hook| SkippedHook { name: hook.name.to_owned(), why: hook.why.clone() });
+    engine.set_programs(programs.collect(), skipped.collect());
+    Ok(())
+}
+
+/// Batches read at most after the end: far more than a full ring holds.
+const MAX_FINAL_BATCHES: usize = 1 << 12;
+
+fn feed(engine: &mut Engine, handler: &mut impl Handler, event: &Event) {
+    handler.event(event);
+    engine.event(event, |outcome| handler.outcome(outcome));
+}
+
+fn begin_dump(engine: &mut Engine, options: &Options) -> Dumping {
+    engine.inventory_begins(clock::monotonic_ns());
+    let namespaces = options.namespaces.clone();
+    tokio::task::spawn_blocking(move || take_inventory(&namespaces))
+}
+
+/// Every socket of these namespaces (of all, where none is named) and one holder of each.
+fn take_inventory(wanted: &[u32]) -> anyhow::Result<Inventory> {
+    let found = namespaces::all()?;
+    let mut notes = found.notes;
+    let mut list = found.list;
+    if !wanted.is_empty() {
+        list.retain(|namespace| wanted.contains(&namespace.inode));
+        for gone in wanted.iter().filter(|&&inode| !list.iter().any(|namespace| namespace.inode == inode)) {
+            notes.push(format!("network namespace {gone} is no longer there"));
+        }
+    }
+    let mut dump = inventory::dump_these(&list, StateSet::ALL)?;
+    let inodes = dump.sockets.iter().filter_map(|socket| socket.inode).collect();
+    let holders = holders::find(&inodes);
+    notes.extend(holders.notes());
+    dump.notes.append(&mut notes);
+    let root = cgroup::unified_root();
+    let mut owner_of_pid = FxHashMap::default();
+    let owners = holders.inodes().filter_map(|inode| {
+        let pid = holders.of(inode).first()?.pid;
+        let owner = *owner_of_pid.entry(pid).or_insert_with(|| holding(pid, root.as_deref()));
+        Some((inode, owner?))
+    });
+    let owners = owners.collect();
+    Ok(Inventory { dump, owners })
+}
+
+/// The process as an owner; `None` when it has gone meanwhile.
+fn holding(pid: u32, cgroup_root: Option<&Path>) -> Option<Owner> {
+    let (comm, _) = process::identity(pid)?;
+    let cgroup_id = cgroup_root.and_then(|root| cgroup::id_of_pid(root, pid)).unwrap_or(0);
+    Some(Owner { pid, comm, evidence: Evidence::Fd, cgroup_id })
+}
+
+async fn finish_dump(engine: &mut Engine, handler: &mut impl Handler, dump: Dumping) -> anyhow::Result<()> {
+    match dump.await.context("the thread that dumps sockets ended early")? {
+        Ok(inventory) => {
+            engine.inventory(&inventory, |outcome| handler.outcome(outcome));
+            handler.seeded(engine, &inventory)
+        }
+        // Without the dump the figures of new connections are as true as with it.
+        Err(error) => {
+            engine.inventory_failed(format!(
+                "sockets older than the trace are not shown: the dump failed: {error:#}"
+            ));
+            handler.seeded(engine, &Inventory::default())
+        }
+    }
+}
+
+fn read_loss(engine: &mut Engine, tracer: &Tracer) -> anyhow::Result<()> {
+    let loss = tracer.loss().context("cannot read the loss counters")?;
+    engine.set_kernel_loss(KernelLoss { ring_full: loss.ring_full, skipped_runs: loss.skipped_runs });
+    Ok(())
+}
+
+/// The signals that end a trace in good order.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}

@@ -19,8 +19,9 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
 };
 use tcptrace_common::{
     config::ABSENT,
@@ -98,17 +99,23 @@ fn in_system_call(stack: u64) -> Result<bool, ReadFailed> {
     Ok(orig_ax as i64 >= 0)
 }
 
+/// As [`flags`], for a hook in a function that may sleep (`sock_recvmsg`, connect()): the current task itself
+/// called it, and all that is left to tell is whether that is a kernel thread.
+#[inline(always)]
+pub fn of_caller() -> u8 {
+    // SAFETY: the helper takes nothing and returns the address of `current`.
+    let task = unsafe { bpf_get_current_task() };
+    match read::<u32>(task, config!(offsets.task_flags)) {
+        Ok(flags) if flags & PF_KTHREAD != 0 => FLAG_PROCESS | FLAG_KTHREAD,
+        _ => FLAG_PROCESS,
+    }
+}
+
 /// Process and thread id of the current task. Only meaningful with FLAG_PROCESS.
 #[inline(always)]
 pub fn pid_tid() -> (u32, u32) {
-    let both = bpf_get_current_pid_tgid_raw();
+    let both = bpf_get_current_pid_tgid();
     ((both >> 32) as u32, both as u32)
-}
-
-#[inline(always)]
-fn bpf_get_current_pid_tgid_raw() -> u64 {
-    // SAFETY: the helper takes nothing.
-    unsafe { bpf_get_current_pid_tgid() }
 }
 
 /// cgroup v2 id of the current task. Only meaningful with FLAG_PROCESS.

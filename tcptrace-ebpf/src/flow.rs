@@ -36,7 +36,11 @@ impl Common {
         let error = unsafe {
             bpf_probe_read_kernel(bytes.as_mut_ptr() as *mut _, WINDOW as u32, address as *const _)
         };
-        if error == 0 { Ok(Self { address, bytes }) } else { Err(ReadFailed { address, error }) }
+        if error == 0 {
+            Ok(Self { address, bytes })
+        } else {
+            Err(ReadFailed { offset: 0, error: error as i32 })
+        }
     }
 
     /// The member at `offset`. `T` is an integer.
@@ -62,8 +66,8 @@ impl Common {
 }
 
 /// A socket's place in the network, in network byte order.
-pub struct Flow {
-    common: Common,
+pub struct Flow<'a> {
+    common: &'a Common,
     family: u16,
     /// Local port, big endian; 0 while there is none.
     pub local_port: u16,
@@ -73,29 +77,29 @@ pub struct Flow {
     pub netns: u32,
 }
 
-impl Flow {
+impl<'a> Flow<'a> {
     /// Completes what `common` says. `None` when a filter rules it out or the family is not IP.
     ///
     /// `local_port` is big endian. `listening` says that the socket is or was a listener: the remote side of
     /// the child that it has just made may still be the listener's (`inet_csk_clone_lock` before 6.18), and
     /// an IPv6 listener may serve both families, so neither is filtered on.
     #[inline(always)]
-    pub fn wanted(common: Common, local_port: u16, listening: bool) -> Result<Option<Self>, ReadFailed> {
+    pub fn wanted(common: &'a Common, local_port: u16, listening: bool) -> Result<Option<Self>, ReadFailed> {
         let family = common.member::<u16>(config!(offsets.skc_family))?;
         if family != AF_INET && family != AF_INET6 {
             return Ok(None);
         }
         let remote_port = common.member::<u16>(config!(offsets.skc_dport))?;
-        let flow = Self { common, family, local_port, remote_port, netns: 0 };
+        let netns = common.netns()?;
+        let flow = Self { common, family, local_port, remote_port, netns };
         if !flow.has_wanted_port(listening) || !flow.has_wanted_family(listening)? {
             return Ok(None);
         }
-        let netns = flow.common.netns()?;
         let wanted = config!(filter.netns);
         if wanted != 0 && netns != wanted {
             return Ok(None);
         }
-        Ok(Some(Self { netns, ..flow }))
+        Ok(Some(flow))
     }
 
     /// Local address, IPv4 as v4-mapped IPv6.

@@ -30,7 +30,7 @@ const FIN_WAIT: u16 = 1 << FIN_WAIT1 | 1 << FIN_WAIT2;
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-    ring::report(&ctx, try_inet_sock_set_state(&ctx))
+    ring::report(try_inet_sock_set_state(&ctx))
 }
 
 #[inline(always)]
@@ -42,7 +42,8 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
     let (from, to) = (from as u8, to as u8);
     let sk = ctx.arg::<u64>(0);
     let listening = from == LISTEN || to == LISTEN;
-    let Some(sock) = Sock::wanted(sk, Common::read(sk)?, listening)? else { return Ok(()) };
+    let common = Common::read(sk)?;
+    let Some(sock) = Sock::wanted(sk, &common, listening)? else { return Ok(()) };
 
     let mut flags = sock.flags()?;
     if (1 << from | 1 << to) & FIN_WAIT != 0 {

@@ -8,10 +8,10 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 /// address comes from a tracepoint's own argument.
 #[derive(Clone, Copy)]
 pub struct ReadFailed {
-    /// What was read.
-    pub address: u64,
+    /// Offset of the member that was read, in bytes; tells which one it was.
+    pub offset: u32,
     /// The negative errno.
-    pub error: i64,
+    pub error: i32,
 }
 
 /// Reads a `T` at `address + offset`. `T` is an integer or an array of integers: any bits are a value.
@@ -27,6 +27,6 @@ pub fn read<T: Copy>(address: u64, offset: u32) -> Result<T, ReadFailed> {
         // SAFETY: the helper has filled all of it, and any bits are a `T`.
         Ok(unsafe { value.assume_init() })
     } else {
-        Err(ReadFailed { address, error })
+        Err(ReadFailed { offset, error: error as i32 })
     }
 }

@@ -6,7 +6,9 @@
 #![no_main]
 
 mod config;
+mod connect_stack;
 mod context;
+mod eof;
 mod flow;
 mod inet_sock_set_state;
 mod kernel;
@@ -14,6 +16,9 @@ mod maps;
 mod mini;
 mod ring;
 mod sock;
+mod sock_recv_length;
+mod sock_recv_length_stack;
+mod stack;
 mod timer_cancel;
 mod timer_expire_entry;
 mod timer_start;

@@ -26,10 +26,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::S
 pub static LAST_CONNECT: PerCpuArray<SockTime> = PerCpuArray::with_max_entries(1, 0);
 
 /// Sockets told EOF lately, a direct-mapped cache: an application that spins on a socket at EOF, which is
-/// how many leaks look, must not flood the rings. 1024 slots of 16 bytes; two sockets that meet in a slot
+/// how many leaks look, must not flood the rings. 1024 slots of 24 bytes; two sockets that meet in a slot
 /// only repeat themselves.
 #[map]
-pub static EOF_SEEN: Array<SockTime> = Array::with_max_entries(EOF_SLOTS, 0);
+pub static EOF_SEEN: Array<ToldEof> = Array::with_max_entries(EOF_SLOTS, 0);
 
 /// The number of slots of [`EOF_SEEN`], a power of two.
 pub const EOF_SLOTS: u32 = 1024;
@@ -40,6 +40,19 @@ pub const EOF_SLOTS: u32 = 1024;
 pub struct SockTime {
     /// Address of the socket.
     pub sk: u64,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub time_ns: u64,
+}
+
+/// A connection that was told EOF.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ToldEof {
+    /// Address of the socket; reused at once when it is freed.
+    pub sk: u64,
+    /// Tells the connections that use the address one after the other apart: where the peer's sequence
+    /// numbers ended, and the ports.
+    pub connection: u64,
     /// CLOCK_MONOTONIC, nanoseconds.
     pub time_ns: u64,
 }

@@ -30,7 +30,7 @@ pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed
     let common = Common::read(mini)?;
     // `tw_num` is the socket's `inet_num` (`inet_twsk_alloc`) and never given up.
     let local_port = common.member::<u16>(config!(offsets.skc_num))?.to_be();
-    let Some(flow) = Flow::wanted(common, local_port, false)? else { return Ok(()) };
+    let Some(flow) = Flow::wanted(&common, local_port, false)? else { return Ok(()) };
     let substate = read::<u8>(mini, config!(offsets.tw_substate))?;
     let expires = read::<u64>(timer, config!(offsets.timer_expires))?;
     // SAFETY: neither helper takes anything.

@@ -3,7 +3,6 @@
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     maps::ring_buf::RingBufEntry,
-    programs::RawTracePointContext,
 };
 use aya_log_ebpf::warn;
 use tcptrace_common::counter;
@@ -62,10 +61,18 @@ fn wakeup_flag() -> u64 {
 
 /// Turns a program's outcome into its return value. A failed read is counted and logged; it costs one record.
 #[inline(always)]
-pub fn report(ctx: &RawTracePointContext, outcome: Result<(), ReadFailed>) -> i32 {
+pub fn report(outcome: Result<(), ReadFailed>) -> i32 {
     if let Err(failed) = outcome {
         count(counter::READ_FAILED);
-        warn!(ctx, "read of kernel memory at {:x} failed: {}", failed.address, failed.error);
+        log_failure(failed.offset, failed.error);
     }
     0
+}
+
+/// Out of line, so that the object holds it once.
+#[cold]
+#[inline(never)]
+fn log_failure(offset: u32, error: i32) {
+    // The macro takes a context and makes no use of it.
+    warn!(&(), "read of kernel memory at member offset {} failed: error {}", offset, error);
 }

@@ -17,18 +17,18 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
 /// A TCP or MPTCP socket that no filter rules out.
-pub struct Sock {
+pub struct Sock<'a> {
     sk: u64,
     is_mptcp: bool,
     /// Its 4-tuple and namespace.
-    pub flow: Flow,
+    pub flow: Flow<'a>,
 }
 
-impl Sock {
+impl<'a> Sock<'a> {
     /// `None` for other protocols (SCTP reports through the same tracepoints, with other meanings) and for
     /// what the filters rule out. `listening` as in [`Flow::wanted`].
     #[inline(always)]
-    pub fn wanted(sk: u64, common: Common, listening: bool) -> Result<Option<Self>, ReadFailed> {
+    pub fn wanted(sk: u64, common: &'a Common, listening: bool) -> Result<Option<Self>, ReadFailed> {
         let protocol = protocol(sk)?;
         if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
             return Ok(None);
@@ -75,8 +75,13 @@ impl Sock {
         if self.is_mptcp {
             return Ok(UNREAD_UNKNOWN);
         }
-        let received = read::<u32>(self.sk, config!(offsets.rcv_nxt))?;
-        Ok(received.wrapping_sub(read(self.sk, config!(offsets.copied_seq))?))
+        Ok(self.received()?.wrapping_sub(read(self.sk, config!(offsets.copied_seq))?))
+    }
+
+    /// `rcv_nxt`, the sequence number after the last byte or FIN received; 0 for MPTCP.
+    #[inline(always)]
+    pub fn received(&self) -> Result<u32, ReadFailed> {
+        if self.is_mptcp { Ok(0) } else { read(self.sk, config!(offsets.rcv_nxt)) }
     }
 
     /// `sk_err`: a positive errno, or 0.

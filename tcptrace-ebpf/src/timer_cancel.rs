@@ -8,5 +8,5 @@ use crate::{mini, ring};
 
 #[raw_tracepoint(tracepoint = "timer_cancel")]
 fn timer_cancel(ctx: RawTracePointContext) -> i32 {
-    ring::report(&ctx, mini::report(ctx.as_ptr(), KIND_MINI_CANCEL, ctx.arg(0)))
+    ring::report(mini::report(ctx.as_ptr(), KIND_MINI_CANCEL, ctx.arg(0)))
 }

@@ -10,7 +10,7 @@ use crate::{kernel::ReadFailed, mini, ring};
 
 #[raw_tracepoint(tracepoint = "timer_expire_entry")]
 fn timer_expire_entry(ctx: RawTracePointContext) -> i32 {
-    ring::report(&ctx, try_timer_expire_entry(&ctx))
+    ring::report(try_timer_expire_entry(&ctx))
 }
 
 #[inline(always)]

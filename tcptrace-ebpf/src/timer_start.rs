@@ -8,5 +8,5 @@ use crate::{mini, ring};
 
 #[raw_tracepoint(tracepoint = "timer_start")]
 fn timer_start(ctx: RawTracePointContext) -> i32 {
-    ring::report(&ctx, mini::report(ctx.as_ptr(), KIND_MINI_START, ctx.arg(0)))
+    ring::report(mini::report(ctx.as_ptr(), KIND_MINI_START, ctx.arg(0)))
 }

@@ -90,9 +90,12 @@ fn registries() -> Result<Vec<PathBuf>> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("run {command:?}"))?;
+    // The arguments suffice to run it by hand; its environment would fill the screen.
+    let args = command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let line = format!("`{} {args}`", command.get_program().to_string_lossy());
+    let status = command.status().with_context(|| format!("run {line}"))?;
     if !status.success() {
-        bail!("{status} from {command:?}");
+        bail!("{line} failed: {status}");
     }
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! What cargo cannot do for tcptrace. One file per command; this one only picks.
 
+mod bench;
 mod build_ebpf;
+mod cargo;
+mod run;
+mod test;
 
 use std::process::ExitCode;
 
@@ -18,11 +22,21 @@ struct Cli {
 enum Command {
     /// Compile the BPF object from source and put it beside it, or check the committed one
     BuildEbpf(build_ebpf::Args),
+    /// Build tcptrace and run it, through sudo when not root: `cargo xtask run -- demo`
+    Run(run::Args),
+    /// Every test: units, scenarios, command line, and the live ones when root
+    Test(test::Args),
+    /// Measure what tracing costs
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(bench) => bench::run(&bench).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

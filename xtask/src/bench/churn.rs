@@ -1,0 +1,151 @@
+//! Connection churn on every core, with each tracer in turn, round after round.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::{available_parallelism, sleep};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::contender::{Contender, Usage};
+use super::figures::{median, range};
+use crate::cargo::build_tcptrace;
+
+/// Options of `bench churn`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Rounds; in each, every contender runs once
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Seconds of load per run
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Threads that make connections [default: one per core]
+    #[arg(long)]
+    threads: Option<u16>,
+    /// Arguments of a tcptrace to compare; repeatable [default: `report --json` and `watch --json`]
+    #[arg(long, value_name = "ARGS")]
+    tcptrace: Vec<String>,
+    /// Another tracer to compare, as a shell command; repeatable
+    #[arg(long, value_name = "CMD")]
+    peer: Vec<String>,
+    /// Seconds that a peer needs to attach
+    #[arg(long, default_value_t = 5)]
+    peer_settle: u64,
+}
+
+/// One run of one contender.
+struct Sample {
+    connections: f64,
+    elapsed_ns: f64,
+    usage: Usage,
+}
+
+impl Sample {
+    fn per_second(&self) -> f64 {
+        self.connections * 1e9 / self.elapsed_ns
+    }
+}
+
+/// Runs the benchmark and prints the table.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
+    let binary = build_tcptrace(true)?;
+    let threads = args.threads.unwrap_or(cores()?);
+    let mut contenders = vec![Contender::none()];
+    let defaults = ["report --json".to_owned(), "watch --json".to_owned()];
+    let own = if args.tcptrace.is_empty() { &defaults[..] } else { &args.tcptrace };
+    contenders.extend(own.iter().map(|line| Contender::tcptrace(&binary, line)));
+    let settle = Duration::from_secs(args.peer_settle);
+    contenders.extend(args.peer.iter().map(|command| Contender::peer(command, settle)));
+
+    let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
+    for round in 0..args.rounds as usize {
+        // Another one begins each round, so that no contender always follows the same one.
+        for turn in 0..contenders.len() {
+            let index = (round + turn) % contenders.len();
+            let sample = sample(&contenders[index], &binary, threads, args.seconds)?;
+            eprintln!(
+                "round {:>2}  {:>9.0} connections/s  {}",
+                round + 1,
+                sample.per_second(),
+                contenders[index].name
+            );
+            samples[index].push(sample);
+        }
+    }
+    println!("\n{} rounds of {} s, {threads} threads, {} cores", args.rounds, args.seconds, cores()?);
+    print_table(&contenders, &samples)
+}
+
+fn cores() -> Result<u16> {
+    Ok(u16::try_from(available_parallelism().context("cannot tell the number of cores")?.get())?)
+}
+
+fn sample(contender: &Contender, binary: &Path, threads: u16, seconds: u32) -> Result<Sample> {
+    let tracer = contender.start()?;
+    let mut load = Command::new(binary)
+        .args(["__workload", "churn", "--threads", &threads.to_string()])
+        .args(["--hold-ms", &(seconds * 1000).to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the load")?;
+    let mut answers = BufReader::new(load.stdout.take().context("stdout")?).lines();
+    let mut answer = || -> Result<Value> {
+        let line = answers.next().context("the load ended without an answer")??;
+        serde_json::from_str(&line).with_context(|| format!("the load said {line:?}"))
+    };
+    answer()?;
+    let cpu_before_s = tracer.cpu_s();
+    load.stdin.take().context("stdin")?.write_all(b"go\n")?;
+    let result = answer()?;
+    let usage = tracer.stop(cpu_before_s)?;
+    ensure!(load.wait()?.success(), "the load failed");
+    // The namespace's TIME_WAITs are purged in the background: not during the next run.
+    sleep(Duration::from_millis(700));
+    let number = |key: &str| result[key].as_f64().with_context(|| format!("the load said {result}"));
+    Ok(Sample { connections: number("connections")?, elapsed_ns: number("elapsed_ns")?, usage })
+}
+
+fn print_table(contenders: &[Contender], samples: &[Vec<Sample>]) -> Result<()> {
+    let untraced: Vec<f64> = samples[0].iter().map(Sample::per_second).collect();
+    println!(
+        "{:>10}  {:>8}  {:>22}  {:>12}  {:>10}  {:>9}  {:>8}  contender",
+        "conn/s", "ns/conn", "of untraced", "events", "lost", "CPU/event", "peak RSS"
+    );
+    for (contender, samples) in contenders.iter().zip(samples) {
+        let rates: Vec<f64> = samples.iter().map(Sample::per_second).collect();
+        // Of the same round: what the machine did meanwhile touched both.
+        let shares: Vec<f64> = rates.iter().zip(&untraced).map(|(rate, base)| 100.0 * rate / base).collect();
+        let rate = median(&rates).context("no samples")?;
+        let ns_per_connection = 1e9 / rate;
+        let share = median(&shares)
+            .zip(range(&shares))
+            .map_or_else(String::new, |(middle, (low, high))| format!("{middle:.1} % ({low:.1}–{high:.1})"));
+        let sum = |pick: fn(&Usage) -> Option<u64>| {
+            samples.iter().map(|sample| pick(&sample.usage)).sum::<Option<u64>>()
+        };
+        let events = sum(|usage| usage.events);
+        let cpu_s: Option<f64> = samples.iter().map(|sample| sample.usage.cpu_s).sum();
+        let ns_per_event =
+            cpu_s.zip(events).filter(|&(_, events)| events > 0).map(|(s, n)| s * 1e9 / n as f64);
+        let peak = samples.iter().filter_map(|sample| sample.usage.peak_rss).max();
+        println!(
+            "{rate:>10.0}  {ns_per_connection:>8.0}  {share:>22}  {:>12}  {:>10}  {:>9}  {:>8}  {}",
+            shown(events),
+            shown(sum(|usage| usage.lost)),
+            shown(ns_per_event.map(|ns| format!("{ns:.0} ns"))),
+            shown(peak.map(|bytes| format!("{} MB", bytes >> 20))),
+            contender.name
+        );
+    }
+    Ok(())
+}
+
+/// `-` for what is not known.
+fn shown(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}

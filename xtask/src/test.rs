@@ -1,0 +1,119 @@
+//! `cargo xtask test`: everything that can be tested here, with one count at the end.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::ops::AddAssign;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::cargo::{build_tcptrace, cargo};
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out the live tests
+    #[arg(long)]
+    no_live: bool,
+    /// Only the live tests
+    #[arg(long, conflicts_with = "no_live")]
+    live: bool,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// What test runners counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// Runs the command. The last line is the count of all.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let filter = args.filter.as_slice();
+    let mut stages = Vec::new();
+    if !args.live {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]).args(filter);
+        stages.push(("units, scenarios and command line", stage(&mut command)?));
+    }
+    if !args.no_live {
+        let binary = build_tcptrace(false)?;
+        let mut command = cargo();
+        command.args(["test", "--package", "tests", "--no-fail-fast"]).args(filter);
+        stages.push(("live", stage(command.env("TCPTRACE_BIN", binary))?));
+    }
+    let mut sum = Count::default();
+    println!();
+    for (name, count) in stages {
+        println!("{name}: {count}");
+        sum += count;
+    }
+    println!("{sum}");
+    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a test command, showing its output as it comes. A command that fails without counting a failure (it
+/// did not compile, it was killed) counts as one.
+fn stage(command: &mut Command) -> Result<Count> {
+    println!("> {command:?}");
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let mut count = Count::default();
+    let mut out = std::io::stdout().lock();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.context("cannot read the tests' output")?;
+            out.write_all(&line)?;
+            out.write_all(b"\n")?;
+            count += parse(&String::from_utf8_lossy(&line)).unwrap_or_default();
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && count.failed == 0 {
+        println!("{command:?} ended with {status} without naming a failed test");
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+/// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; …`, as libtest and its likes print it.
+fn parse(line: &str) -> Option<Count> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |what: &str| {
+        counts.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    Some(Count { passed: number("passed"), failed: number("failed"), skipped: number("ignored") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runners_own_line_is_understood() {
+        let line =
+            "test result: FAILED. 12 passed; 2 failed; 3 ignored; 0 measured; 7 filtered out; finished in 1s";
+        assert_eq!(parse(line), Some(Count { passed: 12, failed: 2, skipped: 3 }));
+        assert_eq!(
+            parse("test result: \u{1b}[32mok\u{1b}[0m. 1 passed; 0 failed; 0 ignored").unwrap().passed,
+            1
+        );
+        assert_eq!(parse("test live ... ok"), None);
+    }
+}

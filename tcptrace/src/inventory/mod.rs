@@ -2,11 +2,14 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod counters;
 pub mod diag;
 mod dump;
 pub mod holders;
 mod mountinfo;
 pub mod namespaces;
+pub mod owners;
 pub mod process;
+pub mod sysctl;
 
 pub use dump::{DumpError, dump_all, dump_one, dump_these};

@@ -8,14 +8,13 @@ use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat, statat};
-use schemars::JsonSchema;
-use serde::Serialize;
 
 pub use table::ProcessTable;
 
-use super::cgroup::{ProcessCgroup, Workload};
+use super::cgroup::{self, ProcessCgroup, Workload};
 use crate::event::Comm;
 use crate::text::escape;
 
@@ -50,33 +49,12 @@ pub struct Process {
 }
 
 /// How many descriptors a process has and may have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fds {
     /// Open now.
     pub open: Option<u64>,
     /// Soft limit (RLIMIT_NOFILE), where EMFILE comes.
     pub limit: Option<u64>,
-}
-
-/// A process as every JSON output shows it. Strings are escaped.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-pub struct ProcessInfo {
-    /// Process id.
-    pub pid: u32,
-    /// Task name.
-    pub comm: String,
-    /// Path of the executable.
-    pub exe: Option<String>,
-    /// Command line, arguments separated by spaces; the first 4096 bytes.
-    pub cmdline: Option<String>,
-    /// Effective user id.
-    pub uid: Option<u32>,
-    /// systemd unit.
-    pub unit: Option<String>,
-    /// Container id, or name where the runtime has no ids.
-    pub container: Option<String>,
-    /// uid of the Kubernetes pod.
-    pub pod: Option<String>,
 }
 
 impl Process {
@@ -123,22 +101,6 @@ impl Process {
         let args: Vec<_> = cmdline.split(|&byte| byte == 0).map(escape).collect();
         Some(args.join(" "))
     }
-
-    /// For JSON.
-    #[must_use]
-    pub fn info(&self) -> ProcessInfo {
-        let Workload { unit, container, pod } = self.workload();
-        ProcessInfo {
-            pid: self.pid,
-            comm: self.comm.to_string(),
-            exe: self.exe_shown(),
-            cmdline: self.cmdline_shown(),
-            uid: self.uid,
-            unit: unit.clone(),
-            container: container.as_ref().map(|container| container.id.clone()),
-            pod: pod.clone(),
-        }
-    }
 }
 
 /// Name and start of a process: what tells that a pid is still the same process. `None` when it is gone.
@@ -147,6 +109,14 @@ pub fn identity(pid: u32) -> Option<(Comm, u64)> {
     let mut bytes = Vec::with_capacity(512);
     File::open(format!("/proc/{pid}/stat")).ok()?.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
     parse::stat(&bytes)
+}
+
+/// Id of a process's cgroup v2, whose hierarchy is mounted at `root`; `None` when the process or its cgroup is
+/// gone.
+#[must_use]
+pub fn cgroup_id(pid: u32, root: &Path) -> Option<u64> {
+    let text = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    cgroup::id_of(root, &ProcessCgroup::parse(&text).unified?)
 }
 
 /// A file of the process. An error is as good as absence: the process went, or does not show this.
@@ -204,7 +174,5 @@ mod tests {
         let mut process = Process::read(std::process::id()).expect("it runs");
         process.cmdline = Some(b"a\0b c\0\x1b[2J\n\xff\0".to_vec());
         assert_eq!(process.cmdline_shown().as_deref(), Some("a b c \\x1b[2J\\x0a\\xff"));
-        process.comm = Comm::from_bytes(b"x\ny");
-        assert_eq!(process.info().comm, "x\\x0ay");
     }
 }

@@ -149,13 +149,6 @@ impl Engine {
         self.outcomes.clear();
     }
 
-    /// No dump came of [`Engine::inventory_begins`]; `why` is a sentence for the user.
-    pub fn inventory_failed(&mut self, why: String) {
-        self.tracker.reconcile(&Dump::default(), &|_| None, &mut self.outcomes);
-        self.outcomes.clear();
-        self.note(why);
-    }
-
     /// Sets the totals of the kernel side's loss.
     pub fn set_kernel_loss(&mut self, loss: KernelLoss) {
         self.lost_since_inventory |= loss != self.kernel_loss;

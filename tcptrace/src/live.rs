@@ -3,17 +3,20 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustc_hash::FxHashMap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::engine::{Engine, Inventory, KernelLoss};
+use crate::decode::StackSample;
+use crate::engine::{Engine, Input, Inventory, KernelLoss};
 use crate::event::Event;
-use crate::inventory::diag::StateSet;
+use crate::inventory::diag::{Dump, StateSet};
 use crate::inventory::{self, cgroup, clock, holders, namespaces, process};
 use crate::kernel::confine::confine;
 use crate::kernel::privileges::Host;
@@ -21,9 +24,11 @@ use crate::kernel::{Tracer, TracerOptions};
 use crate::outcome::{Evidence, Outcome, Owner};
 use crate::snapshot::{Program, SkippedHook};
 
-/// How often loss is read and the handler gets to draw, at most: also the longest that an event waits in the
-/// ring when too few come to wake the reader.
-const TICK: Duration = Duration::from_millis(100);
+/// How long an event waits in the ring at most where a person or a program reads along, when too few come to
+/// wake the reader.
+pub const PROMPT_TICK: Duration = Duration::from_millis(100);
+/// The same where only the end counts: fewer wake-ups of an idle host.
+pub const LAZY_TICK: Duration = Duration::from_millis(400);
 /// How often the loss counters are read. Each reading costs a few system calls.
 const LOSS_EVERY: Duration = Duration::from_millis(500);
 /// Dumps after loss are at least this far apart: on a host that loses events all the time they must not become
@@ -32,23 +37,28 @@ const RESYNC_EVERY: Duration = Duration::from_secs(2);
 
 /// What a command does with what comes in.
 pub trait Handler {
-    /// A raw event, before the tracker sees it.
-    fn event(&mut self, _event: &Event) {}
-
-    /// Something was concluded, and the filter wants it.
-    fn outcome(&mut self, _outcome: &Outcome) {}
-
     /// Tracing has begun: programs are attached.
     fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {
         Ok(())
     }
 
-    /// The sockets that were there before tracing are known now.
-    fn seeded(&mut self, _engine: &Engine, _inventory: &Inventory) -> anyhow::Result<()> {
+    /// A raw event, before the engine gets it.
+    fn event(&mut self, _event: &Event) {}
+
+    /// Anything else that the engine is about to be fed: with the events and in their order, this is all that
+    /// a recording needs.
+    fn input(&mut self, _input: &Input) -> anyhow::Result<()> {
         Ok(())
     }
 
-    /// After each batch of events and at least every 100 ms. `Break` ends the trace.
+    /// A user stack, with `--stacks`. May come before or after the event that it belongs to.
+    fn stack(&mut self, _stack: &StackSample<'_>) {}
+
+    /// Something was concluded, and the filter wants it.
+    fn outcome(&mut self, _outcome: &Outcome) {}
+
+    /// After each batch of events, when [`Options::wake`] is notified, and at least every [`Options::tick`].
+    /// `Break` ends the trace.
     fn turn(&mut self, _engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
         Ok(ControlFlow::Continue(()))
     }
@@ -63,6 +73,10 @@ pub struct Options {
     pub namespaces: Vec<u32>,
     /// Stop after this time.
     pub duration: Option<Duration>,
+    /// The longest between two calls of [`Handler::turn`].
+    pub tick: Duration,
+    /// Asks for a call of [`Handler::turn`] at once: a key was pressed, a client waits.
+    pub wake: Arc<Notify>,
 }
 
 /// Why a trace ended.
@@ -98,7 +112,7 @@ pub async fn run(
     handler.started(engine)?;
     let started = Instant::now();
     let deadline = options.duration.map(|duration| started + duration);
-    let mut dumping = Some(begin_dump(engine, options));
+    let mut dumping = Some(begin_dump(engine, options, handler)?);
     let (mut loss_read, mut last_dump) = (started, started);
     let ended_by = loop {
         let now = Instant::now();
@@ -107,13 +121,15 @@ pub async fn run(
         if deadline.is_some_and(|deadline| now >= deadline) {
             break EndedBy::Duration;
         }
-        let wait = deadline.map_or(TICK, |deadline| TICK.min(deadline - now));
+        let wait = deadline.map_or(options.tick, |deadline| options.tick.min(deadline - now));
         let batch = tokio::select! {
             biased;
             () = signals.any() => break EndedBy::Signal,
+            () = options.wake.notified() => tracer.next_batch(Duration::ZERO, |event| feed(engine, handler, &event)).await,
             batch = tracer.next_batch(wait, |event| feed(engine, handler, &event)) => batch,
         };
         let batch = batch.context("cannot read the ring buffer")?;
+        while tracer.drain_stacks(|stack| handler.stack(&stack)) {}
         if !batch.more {
             engine.tick(at, |outcome| handler.outcome(outcome));
             // The ring is empty: every event from before the end of the dump has been fed.
@@ -125,10 +141,10 @@ pub async fn run(
         }
         if now - loss_read >= LOSS_EVERY {
             loss_read = now;
-            read_loss(engine, &tracer)?;
+            read_loss(engine, &tracer, handler)?;
             if engine.needs_resync() && dumping.is_none() && now - last_dump >= RESYNC_EVERY {
                 last_dump = now;
-                dumping = Some(begin_dump(engine, options));
+                dumping = Some(begin_dump(engine, options, handler)?);
             }
         }
         if handler.turn(engine)?.is_break() {
@@ -161,8 +177,9 @@ async fn finish(
     if let Some(dump) = dumping {
         finish_dump(engine, handler, dump).await?;
     }
-    engine.tick(end, |outcome| handler.outcome(outcome));
-    read_loss(engine, tracer)?;
+    while tracer.drain_stacks(|stack| handler.stack(&stack)) {}
+    read_loss(engine, tracer, handler)?;
+    supply(engine, handler, &Input::Tick { at: end })?;
     tell_programs(engine, tracer)
 }
 
@@ -184,10 +201,17 @@ fn feed(engine: &mut Engine, handler: &mut impl Handler, event: &Event) {
     engine.event(event, |outcome| handler.outcome(outcome));
 }
 
-fn begin_dump(engine: &mut Engine, options: &Options) -> Dumping {
-    engine.inventory_begins(clock::monotonic_ns());
+/// Feeds anything but an event.
+fn supply(engine: &mut Engine, handler: &mut impl Handler, input: &Input) -> anyhow::Result<()> {
+    handler.input(input)?;
+    engine.feed(input, |outcome| handler.outcome(outcome));
+    Ok(())
+}
+
+fn begin_dump(engine: &mut Engine, options: &Options, handler: &mut impl Handler) -> anyhow::Result<Dumping> {
+    supply(engine, handler, &Input::InventoryBegins { at: clock::monotonic_ns() })?;
     let namespaces = options.namespaces.clone();
-    tokio::task::spawn_blocking(move || take_inventory(&namespaces))
+    Ok(tokio::task::spawn_blocking(move || take_inventory(&namespaces)))
 }
 
 /// Every socket of these namespaces (of all, where none is named) and one holder of each.
@@ -225,24 +249,24 @@ fn holding(pid: u32, cgroup_root: Option<&Path>) -> Option<Owner> {
 }
 
 async fn finish_dump(engine: &mut Engine, handler: &mut impl Handler, dump: Dumping) -> anyhow::Result<()> {
-    match dump.await.context("the thread that dumps sockets ended early")? {
-        Ok(inventory) => {
-            engine.inventory(&inventory, |outcome| handler.outcome(outcome));
-            handler.seeded(engine, &inventory)
-        }
+    let inventory = match dump.await.context("the thread that dumps sockets ended early")? {
+        Ok(inventory) => inventory,
         // Without the dump the figures of new connections are as true as with it.
         Err(error) => {
-            engine.inventory_failed(format!(
-                "sockets older than the trace are not shown: the dump failed: {error:#}"
-            ));
-            handler.seeded(engine, &Inventory::default())
+            let why = format!("sockets older than the trace are not shown: the dump failed: {error:#}");
+            Inventory { dump: Dump { notes: vec![why], ..Dump::default() }, ..Inventory::default() }
         }
-    }
+    };
+    supply(engine, handler, &Input::Inventory(inventory))
 }
 
-fn read_loss(engine: &mut Engine, tracer: &Tracer) -> anyhow::Result<()> {
+fn read_loss(engine: &mut Engine, tracer: &Tracer, handler: &mut impl Handler) -> anyhow::Result<()> {
     let loss = tracer.loss().context("cannot read the loss counters")?;
-    engine.set_kernel_loss(KernelLoss { ring_full: loss.ring_full, skipped_runs: loss.skipped_runs });
+    let loss = KernelLoss { ring_full: loss.ring_full, skipped_runs: loss.skipped_runs };
+    // Only news is news: a recording shall not fill with zeros.
+    if loss != engine.kernel_loss() {
+        supply(engine, handler, &Input::Loss(loss))?;
+    }
     Ok(())
 }
 

@@ -24,7 +24,8 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     }
     block_on(async {
         let mut engine = trace::engine(&settings.filter, settings.by);
-        let options = trace::options(&settings.filter, settings.filter.states, &settings.tracing);
+        let mut options = trace::options(&settings.filter, settings.filter.states, &settings.tracing);
+        options.tick = live::LAZY_TICK;
         let mut progress = Progress::new(settings.tracing.duration);
         live::run(&options, &mut engine, &mut progress).await?;
         progress.bar.finish_and_clear();

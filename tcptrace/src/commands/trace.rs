@@ -1,6 +1,7 @@
 //! What every command that traces sets up the same way.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::filter::{Filter, StateSet};
@@ -53,6 +54,8 @@ pub fn options(filter: &Filter, wanted: StateSet, tracing: &Tracing) -> live::Op
         },
         namespaces: filter.namespaces.iter().map(|netns| netns.inode).collect(),
         duration: tracing.duration,
+        tick: live::PROMPT_TICK,
+        wake: Arc::default(),
     }
 }
 

@@ -126,6 +126,15 @@ pub(super) fn log_end(log: &str) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
+/// The line of a verifier's log that says why: the last one that is not about its own work.
+pub(super) fn verdict(log: &str) -> &str {
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    let mut lines = log.lines().rev().map(str::trim);
+    lines
+        .find(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)))
+        .unwrap_or("no reason given")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +147,15 @@ mod tests {
         let end = log_end(&long);
         assert_eq!(end.lines().count(), LOG_LINES);
         assert!(end.ends_with("\n99"));
+    }
+
+    #[test]
+    fn the_verdict_is_the_line_before_the_statistics() {
+        let log = "0: (85) call bpf_task_pt_regs#175\nunknown func bpf_task_pt_regs#175\n\
+                   verification time 12 usec\nstack depth 0\nprocessed 1 insns (limit 1000000)\n";
+        assert_eq!(verdict(log), "unknown func bpf_task_pt_regs#175");
+        assert_eq!(verdict(""), "no reason given");
+        assert_eq!(verdict("processed 1 insns"), "no reason given");
     }
 
     #[test]

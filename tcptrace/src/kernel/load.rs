@@ -9,7 +9,7 @@ use aya_log::EbpfLogger;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcptrace_common::Config;
 
-use super::error::{StartError, log_end};
+use super::error::{StartError, log_end, verdict};
 
 /// The compiled programs, committed beside their source.
 pub(super) static OBJECT: &[u8] =
@@ -157,8 +157,18 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(bpf: &mut Ebpf, name: &str
     M::try_from(map).map_err(|error| StartError::Object(format!("map {name}: {}", whole(&error))))
 }
 
+/// Says in one line why an optional hook is not there.
 fn skip(hook: Hook, error: &StartError) -> SkippedHook {
-    SkippedHook { name: hook.program, why: error.to_string() }
+    let why = match error {
+        StartError::Attach { source, tracepoint, .. } if source.raw_os_error() == Some(libc::ENOENT) => {
+            format!("this kernel has no tracepoint {tracepoint}")
+        }
+        StartError::Rejected { log_end, .. } => {
+            format!("this kernel's verifier rejects it: {}", verdict(log_end))
+        }
+        error => error.to_string(),
+    };
+    SkippedHook { name: hook.program, why }
 }
 
 fn object_error(error: EbpfError) -> StartError {

@@ -1,7 +1,7 @@
 //! The address of a kernel function, from /proc/kallsyms.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read as _};
 
 /// Where the kernel lists its symbols.
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -104,24 +104,16 @@ fn find(mut list: impl BufRead, symbol: &str, path: &str) -> Result<u64, SymbolE
     }
 }
 
-/// Reads one line; of a line longer than any real one only the beginning is kept.
+/// Reads one line without its end; of a line longer than any real one only the beginning is kept. 0 at the end
+/// of the list.
 fn read_line(list: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
-    let mut total = 0;
-    loop {
-        let buffer = match list.fill_buf() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            result => result?,
-        };
-        let end = buffer.iter().position(|&byte| byte == b'\n');
-        let taken = end.map_or(buffer.len(), |at| at + 1);
-        let room = MAX_LINE.saturating_sub(line.len());
-        line.extend_from_slice(&buffer[..end.unwrap_or(buffer.len()).min(room)]);
-        list.consume(taken);
-        total += taken;
-        if end.is_some() || taken == 0 {
-            return Ok(total);
-        }
+    let mut read = list.by_ref().take(MAX_LINE as u64).read_until(b'\n', line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if read == MAX_LINE {
+        read += list.skip_until(b'\n')?;
     }
+    Ok(read)
 }
 
 /// Takes `ffffffff82006870 t tw_timer_handler` apart; `None` for what is not code of the kernel proper.

@@ -58,6 +58,39 @@ fn a_rejected_program_comes_with_the_end_of_the_log() {
 }
 
 #[test]
+fn an_optional_program_that_is_rejected_costs_only_itself() {
+    if !privileged() {
+        return;
+    }
+    let loaded =
+        load(&with_broken("sock_recv_length"), &config(), &PLAN).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(loaded.programs, ["timer_start", "timer_cancel", "timer_expire_entry", "inet_sock_set_state"]);
+    assert_eq!(loaded.skipped.len(), 1);
+    assert_eq!(loaded.skipped[0].name, "sock_recv_length");
+    assert_eq!(loaded.skipped[0].why, "this kernel's verifier rejects it: R9 !read_ok");
+}
+
+#[test]
+fn where_the_stack_program_fails_the_plain_one_stands_in() {
+    if !privileged() {
+        return;
+    }
+    let plan = Plan { stacks: true, ..PLAN };
+    let config = Config { stacks: 1, ..config() };
+    let loaded = load(&with_broken("sock_recv_length_stack"), &config, &plan)
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(loaded.programs.contains(&"sock_recv_length"), "{:?}", loaded.programs);
+    assert!(loaded.programs.contains(&"connect_stack"), "{:?}", loaded.programs);
+    assert_eq!(loaded.skipped.len(), 1);
+    assert!(loaded.stacks.is_some());
+    let whole = load(OBJECT, &config, &plan).unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        whole.programs.contains(&"sock_recv_length_stack") && !whole.programs.contains(&"sock_recv_length")
+    );
+    assert_eq!(whole.skipped, []);
+}
+
+#[test]
 fn only_what_is_asked_for_is_loaded() {
     if !privileged() {
         return;

@@ -268,6 +268,22 @@ fn dropping_the_tracer_detaches_it() {
 }
 
 #[test]
+fn an_event_wakes_a_sleeping_reader() {
+    in_namespace(async |netns| {
+        let mut tracer = start(&TracerOptions { wakeup_bytes: 0, ..options(netns) });
+        let traffic = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            // Threads are born into their parent's namespace.
+            one_connection("127.0.0.1:0", netns)
+        });
+        let begin = Instant::now();
+        let info = tracer.next_batch(Duration::from_secs(20), |_| ()).await.unwrap();
+        assert!(info.events > 0 && begin.elapsed() < Duration::from_secs(10), "{info:?}");
+        traffic.join().unwrap();
+    });
+}
+
+#[test]
 fn starting_outside_a_runtime_is_an_error_not_a_panic() {
     if !Host::look().missing(true).is_empty() {
         return;

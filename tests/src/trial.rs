@@ -12,7 +12,7 @@ pub type Body = fn(&Sandbox) -> Result<()>;
 pub fn live(name: &str, body: Body) -> Trial {
     Trial::test(name, move || {
         let sandbox = Sandbox::new()?;
-        sandbox.enter(|| body(&sandbox))?.map_err(|error| format!("{error:?}").into())
+        sandbox.enter(|| body(&sandbox))?.map_err(|error| format!("{error:#}").into())
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 use clap::CommandFactory as _;
@@ -96,6 +97,64 @@ fn mistakes_on_any_command() {
     .map(told)
     .collect();
     insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn mistakes_on_commands_that_trace() {
+    let told: Vec<String> = [
+        &["watch", "--state", "TIMEWAITING"][..],
+        &["report", "--state", "NEW_SYN_RECV"],
+        &["report", "--state", "CLOSE"],
+        &["watch", "--port", "99999"],
+        &["watch", "--addr", "10.0.0.300"],
+        &["watch", "-4", "--addr", "2001:db8::/32"],
+        &["watch", "-4", "-6"],
+        &["watch", "--port", "80", "--lport", "443", "--rport", "1000"],
+        &["watch", "--netns", "no-such-namespace"],
+        &["watch", "--pid", "4194304"],
+        &["watch", "--min-dwell", "10"],
+        &["watch", "--json", "--plain"],
+        &["watch", "--color", "sometimes"],
+        &["watch", "--width", "10"],
+        &["report", "--duration", "1s2m"],
+        &["report", "--duration", "0s"],
+        &["report", "--ring-size", "5M"],
+        &["report", "--by", "user"],
+        &["report", "now"],
+        &["demo", "man"],
+    ]
+    .into_iter()
+    .map(told)
+    .collect();
+    insta::assert_snapshot!(told.join("\n"));
+    assert_eq!(
+        told.iter().filter(|told| told.ends_with("=> 2\n")).count(),
+        told.len(),
+        "all are usage errors"
+    );
+}
+
+#[test]
+fn without_privileges_it_names_what_is_missing() {
+    let mut command = tcptrace(&["watch", "--duration", "1s"]);
+    if rustix::process::geteuid().is_root() {
+        const NOBODY: u32 = 65_534;
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = match command.output() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            eprintln!("skipped: another user may not run the program where it was built");
+            return;
+        }
+        output => output.expect("runs"),
+    };
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(output.stdout.is_empty());
+    assert!(
+        told.starts_with("tcptrace: error: ") && told.contains("CAP_BPF") && told.contains("\nhint: "),
+        "{told}"
+    );
 }
 
 #[test]

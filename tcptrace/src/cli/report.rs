@@ -13,6 +13,8 @@ Examples:
   tcptrace report --by process --state TIME_WAIT  who makes the TIME_WAITs; Ctrl-C ends and prints
   tcptrace report -d 5m --port 443 --json         one JSON object a state
 
+Without --state it reports FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE_WAIT, LAST_ACK and CLOSING.
+
 TIME_WAIT lasts 60 s and a little: let it run for longer than that to see any of them end.")]
 pub struct ReportArgs {
     /// Filters.

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::UsageError;
 use crate::cli::FilterArgs;
-use crate::filter::{Container, Filter, Netns, Resolver, StateSet};
+use crate::filter::{Container, Filter, Netns, Resolver, StateSet, Unresolved};
 use crate::net::Family;
 
 impl Filter {
@@ -18,17 +18,28 @@ impl Filter {
         };
         check_family(family, &args.addr)?;
         check_ports(args)?;
-        let unresolved =
-            |option: &str, error: crate::filter::Unresolved| UsageError::new(format!("{option}: {error}"));
+        let unresolved = |option: &str, error: Unresolved, hint: &str| {
+            UsageError::new(format!("{option}: {error}")).hint(hint)
+        };
         for &pid in &args.pid {
-            resolver.pid(pid).map_err(|error| unresolved("--pid", error))?;
+            resolver.pid(pid).map_err(|error| {
+                unresolved(
+                    "--pid",
+                    error,
+                    "the process must be there when tracing begins; --comm finds later ones too",
+                )
+            })?;
         }
         let namespaces = args.netns.iter().map(|wanted| {
-            let inode = resolver.netns(wanted).map_err(|error| unresolved("--netns", error))?;
+            let inode = resolver.netns(wanted).map_err(|error| {
+                unresolved("--netns", error, "lsns --type net lists namespaces, ip netns those with a name")
+            })?;
             Ok(Netns { wanted: wanted.clone(), inode })
         });
         let containers = args.container.iter().map(|wanted| {
-            let cgroup_ids = resolver.container(wanted).map_err(|error| unresolved("--container", error))?;
+            let cgroup_ids = resolver.container(wanted).map_err(|error| {
+                unresolved("--container", error, "docker ps, podman ps and crictl ps list ids of containers")
+            })?;
             Ok(Container { wanted: wanted.clone(), cgroup_ids })
         });
         let states: StateSet = args.state.iter().copied().collect();

@@ -95,6 +95,7 @@ pub(super) fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded
         .map_max_entries("STACKS", if plan.stacks { STACK_RING_BYTES } else { UNUSED_RING_BYTES })
         .load(object)
         .map_err(object_error)?;
+    give_back_memory();
     let mut programs = Vec::new();
     let mut skipped = Vec::new();
     // All are loaded before the first is attached, so that events begin at nearly the same moment for all;
@@ -216,6 +217,16 @@ fn whole(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Returns freed memory to the system. aya reads the whole of the kernel's BTF into small blocks, whether it is
+/// needed or not, and frees them again; glibc would keep those 10 MB for the rest of the run.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function takes no pointer and is thread-safe.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count BPF memory; as far as allowed, because a map that

@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::inventory::diag::{Dump, StateSet};
 use crate::inventory::{self, cgroup, clock, holders, namespaces, process};
 use crate::kernel::confine::confine;
-use crate::kernel::privileges::Host;
+use crate::kernel::privileges::{Host, needed_for_inventory};
 use crate::kernel::{Tracer, TracerOptions};
 use crate::outcome::{Evidence, Outcome, Owner};
 use crate::snapshot::{Program, SkippedHook};
@@ -106,7 +106,9 @@ pub async fn run(
     let mut signals = Signals::new()?;
     let mut tracer = Tracer::start(&options.tracer)?;
     // Before any other thread is started: each thread has capabilities of its own.
-    confine(&Host::look().needed_while_tracing()).context("cannot give up privileges")?;
+    let mut keep = Host::look().needed_while_tracing();
+    keep.extend(needed_for_inventory());
+    confine(&keep).context("cannot give up privileges")?;
     engine.begin(clock::monotonic_ns());
     tell_programs(engine, &tracer)?;
     handler.started(engine)?;

@@ -258,6 +258,7 @@ impl Engine {
         snapshot.states.retain(|report| self.filter.states.contains(report.state));
         snapshot.loss = self.loss();
         snapshot.skipped.clone_from(&self.skipped);
+        snapshot.notes.clone_from(&self.notes);
         snapshot.programs.clone_from(&self.programs);
         snapshot
     }

@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub loss: Loss,
     /// Hooks that this kernel lacks, and what is missing from the figures because of it.
     pub skipped: Vec<SkippedHook>,
+    /// What else could not be seen, in words: namespaces that refused, connections given up.
+    pub notes: Vec<String>,
     /// The BPF programs. Empty for a recording.
     pub programs: Vec<Program>,
     /// One report per state and phase in the kernel's order of states, then, with a key, one per key, state
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub keyed_by: Option<Keying>,
     /// Transitions seen, by from and to, also those whose dwell is not known. Totals since the start.
     pub transitions: Vec<TransitionCount>,
+    /// Whose sockets are in CLOSE_WAIT now, most first; `None` where the owner is not known.
+    pub close_wait_holders: Ranking<Option<ProcessKey>>,
     /// Who made the TIME_WAITs. Always kept.
     pub time_wait: TimeWaitTally,
     /// connect() calls that found no local port or no route.
@@ -194,6 +198,14 @@ pub struct StateReport {
     pub rearmed: u64,
     /// For orphaned FIN_WAIT2 that lived as a full socket first (`tcp_fin_timeout` > 60): that part.
     pub as_full_socket: Option<Spread>,
+}
+
+impl StateReport {
+    /// False when the state was at most entered, and nothing is known of how long it lasts.
+    #[must_use]
+    pub fn has_dwells(&self) -> bool {
+        self.finished.count + self.open.count + self.began_before.count > 0
+    }
 }
 
 /// Finished dwells. The figures beside `count` are `None` when it is 0.
@@ -430,11 +442,25 @@ pub struct TimeWaitTally {
     /// Processes and local ports, most first. Spread thin when the local ports are ephemeral, that is when
     /// the process is the client.
     pub local_ports: Ranking<(Option<ProcessKey>, u16)>,
+    /// TIME_WAITs that are there now, by what they keep a local port from being used for; most first.
+    pub open_to: Ranking<Destination>,
     /// Task name and cgroup of the owners. Counts are exact and never fall; what came after the limit is in
     /// `by_comm_other`.
     pub by_comm: Vec<CommCount>,
     /// TIME_WAITs whose owner is not among `by_comm`, those of unknown owners included.
     pub by_comm_other: u64,
+}
+
+/// What a local port can be used for once at a time: a client's TIME_WAITs towards one destination use up
+/// `ip_local_port_range`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Destination {
+    /// Network namespace.
+    pub netns: u32,
+    /// Local address.
+    pub local: IpAddr,
+    /// Remote address and port.
+    pub remote: SocketAddr,
 }
 
 /// A bounded list of the most frequent.

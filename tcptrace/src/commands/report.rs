@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::tz::TimeZone;
 
 use super::{Exit, LineSink, block_on, trace};
 use crate::cli::ReportArgs;
@@ -14,7 +15,8 @@ use crate::filter::StateSet;
 use crate::live::{self, Handler};
 use crate::net::State;
 use crate::settings::{Environment, Format, Report, System};
-use crate::views::{human, json};
+use crate::views::paint::Paint;
+use crate::views::{human, json, report};
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
@@ -38,10 +40,16 @@ fn write(settings: &Report, engine: &Engine) -> anyhow::Result<()> {
     let snapshot = engine.snapshot(&|_| None);
     let mut out = LineSink::stdout();
     let written = match settings.output.format {
-        Format::Json => {
-            json::write_report(&snapshot, &mut out).and_then(|()| json::write_summary(&snapshot, &mut out))
+        Format::Json => json::write_report(&snapshot, &mut out),
+        Format::Text | Format::Plain => {
+            let options = report::Options {
+                width: settings.output.width.into(),
+                paint: Paint { color: settings.output.color },
+                zone: TimeZone::system(),
+                ..report::Options::default()
+            };
+            report::write(&snapshot, &options, &mut out)
         }
-        Format::Text | Format::Plain => json::write_report(&snapshot, &mut out),
     };
     written.and_then(|()| out.flush()).context("cannot write to standard output")
 }

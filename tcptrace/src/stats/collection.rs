@@ -8,7 +8,7 @@ use crate::snapshot::{
 };
 
 use super::cells::{Cells, HIGHEST_US, quantile};
-use super::survival::Survival;
+use super::survival::{Longest, Survival};
 
 /// States and FIN_WAIT2's two phases, each with an index.
 pub(crate) const SLOTS: usize = tcptrace_common::state::SLOTS + 2;
@@ -117,7 +117,7 @@ impl Collection {
             survival: Survival::estimate(
                 &finished.buckets,
                 &open.seen_beginning.buckets(),
-                finished.max_ns,
+                Longest { finished_ns: finished.max_ns, open_ns: open.oldest_seen_ns },
                 left_out,
             ),
             finished,
@@ -161,6 +161,8 @@ pub(crate) struct OpenAges {
     count: u64,
     began_before: u64,
     oldest: Option<Age>,
+    /// Of those whose beginning was seen.
+    oldest_seen_ns: Option<u64>,
 }
 
 impl Default for OpenAges {
@@ -171,6 +173,7 @@ impl Default for OpenAges {
             count: 0,
             began_before: 0,
             oldest: None,
+            oldest_seen_ns: None,
         }
     }
 }
@@ -184,6 +187,7 @@ impl OpenAges {
             self.older_than_tracing.record(age.ns);
         } else {
             self.seen_beginning.record(age.ns);
+            self.oldest_seen_ns = self.oldest_seen_ns.max(Some(age.ns));
         }
         self.oldest = self.oldest.max(Some(age));
     }
@@ -194,6 +198,7 @@ impl OpenAges {
         self.count += other.count;
         self.began_before += other.began_before;
         self.oldest = self.oldest.max(other.oldest);
+        self.oldest_seen_ns = self.oldest_seen_ns.max(other.oldest_seen_ns);
     }
 
     fn report(&self) -> OpenDwells {

@@ -17,7 +17,7 @@ use crate::event::MonoNs;
 use crate::net::{Addr, Flow, State};
 use crate::outcome::{Open, Outcome, Owner, Transition};
 use crate::snapshot::{
-    ConnectFailures, Key, KeyKind, Meta, ProcessKey, Snapshot, StateReport, TransitionCount,
+    ConnectFailures, Key, KeyKind, Meta, ProcessKey, Snapshot, StateReport, TimeWaitTally, TransitionCount,
 };
 
 use self::cells::Cells;
@@ -105,8 +105,15 @@ impl Stats {
         let now = meta.now;
         let mut totals = OpenBySlot::default();
         let mut by_key = self.keyed.as_ref().map(|keyed| keyed.open_by_key(container));
+        let mut close_wait_holders = Tally::new(COUNTERS);
+        let mut open_to = Tally::new(COUNTERS);
         for open in open {
             totals.add(&open, now);
+            match open.state {
+                State::CloseWait => close_wait_holders.add(keys::process(open.owner.as_ref())),
+                State::TimeWait => open_to.add(keys::destination(&open.flow)),
+                _ => {}
+            }
             if let Some(by_key) = &mut by_key {
                 by_key.add(&open, now);
             }
@@ -118,7 +125,8 @@ impl Stats {
             states,
             keyed_by: self.keyed.as_ref().map(Keyed::keying),
             transitions: self.transition_counts(),
-            time_wait: self.time_waits.report(RANKED),
+            close_wait_holders: close_wait_holders.ranking(RANKED),
+            time_wait: TimeWaitTally { open_to: open_to.ranking(RANKED), ..self.time_waits.report(RANKED) },
             connect_failures: self.connect_failure_report(),
             ..Snapshot::default()
         }

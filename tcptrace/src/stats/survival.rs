@@ -29,6 +29,9 @@ pub struct Survival {
     pub censored: u64,
     /// Dwells left out because their beginning was not seen (left truncation), ended and open ones together.
     pub left_out: u64,
+    /// The longest that any of these dwells, ended or open, was watched: a percentile that is not reached is
+    /// longer than this. `None` when there are none.
+    pub observed_ns: Option<u64>,
     /// The curve: from each step's `ns` on, the share of dwells that last longer is `longer`. Before the first
     /// step it is 1. Empty when nothing ended.
     pub curve: Vec<Step>,
@@ -49,16 +52,25 @@ pub struct Step {
     pub ended: u64,
 }
 
+/// The exact longest of the dwells that a curve is estimated from; `None` where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Longest {
+    /// Of the finished ones, nanoseconds.
+    pub finished_ns: Option<u64>,
+    /// Of the open ones, nanoseconds.
+    pub open_ns: Option<u64>,
+}
+
 /// Products of thousands of factors differ from the exact fraction by less than this.
 const ROUNDING: f64 = 1e-9;
 
 impl Survival {
     /// Estimates the curve from finished dwells and the ages of open ones, each ascending by `le_ns`.
     ///
-    /// Within a cell ends count before censorings, as the estimator has it for ties. No step lies beyond
-    /// `longest_ns`, the exact maximum of the finished ones, though its cell may.
+    /// Within a cell ends count before censorings, as the estimator has it for ties. `longest` are the exact
+    /// maxima of either: no step lies beyond that of the finished ones, though its cell may.
     #[must_use]
-    pub fn estimate(finished: &[Bucket], open: &[Bucket], longest_ns: Option<u64>, left_out: u64) -> Self {
+    pub fn estimate(finished: &[Bucket], open: &[Bucket], longest: Longest, left_out: u64) -> Self {
         let events = finished.iter().map(|bucket| bucket.count).sum();
         let censored = open.iter().map(|bucket| bucket.count).sum();
         let mut at_risk: u64 = events + censored;
@@ -74,7 +86,7 @@ impl Survival {
             longer *= lasting / exposed;
             greenwood += ended / (exposed * lasting);
             curve.push(Step {
-                ns: longest_ns.map_or(bucket.le_ns, |longest| bucket.le_ns.min(longest)),
+                ns: longest.finished_ns.map_or(bucket.le_ns, |longest| bucket.le_ns.min(longest)),
                 longer,
                 standard_error: (lasting > 0.0).then(|| longer * greenwood.sqrt()),
                 at_risk,
@@ -82,7 +94,14 @@ impl Survival {
             });
             at_risk -= bucket.count;
         }
-        let mut survival = Self { events, censored, left_out, curve, ..Self::default() };
+        let mut survival = Self {
+            events,
+            censored,
+            left_out,
+            observed_ns: longest.finished_ns.max(longest.open_ns),
+            curve,
+            ..Self::default()
+        };
         survival.p50_ns = survival.quantile(0.50);
         survival.p90_ns = survival.quantile(0.90);
         survival.p99_ns = survival.quantile(0.99);
@@ -120,7 +139,7 @@ mod tests {
     }
 
     fn estimate(finished: &[u64], open: &[u64]) -> Survival {
-        Survival::estimate(&buckets(finished.to_vec()), &buckets(open.to_vec()), None, 0)
+        Survival::estimate(&buckets(finished.to_vec()), &buckets(open.to_vec()), Longest::default(), 0)
     }
 
     fn assert_close(actual: f64, expected: f64, tolerance: f64) {
@@ -185,7 +204,10 @@ mod tests {
     #[test]
     fn no_step_beyond_the_longest() {
         let cell = [Bucket { ge_ns: 61_000, le_ns: 61_999, count: 1 }];
-        assert_eq!(Survival::estimate(&cell, &[], Some(61_004), 0).p50_ns, Some(61_004));
+        assert_eq!(
+            Survival::estimate(&cell, &[], Longest { finished_ns: Some(61_004), open_ns: None }, 0).p50_ns,
+            Some(61_004)
+        );
     }
 
     proptest! {

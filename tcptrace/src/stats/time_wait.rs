@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::event::Comm;
 use crate::net::{Addr, Flow};
 use crate::outcome::Owner;
-use crate::snapshot::{CommCount, ProcessKey, TimeWaitTally};
+use crate::snapshot::{CommCount, ProcessKey, Ranking, TimeWaitTally};
 
 use super::tally::Tally;
 use super::{COUNTERS, keys};
@@ -55,6 +55,7 @@ impl TimeWaits {
         }
     }
 
+    /// What is known of those that began; what is open is for the caller to fill in.
     pub(super) fn report(&self, most: usize) -> TimeWaitTally {
         let mut by_comm: Vec<_> = self
             .by_comm
@@ -70,6 +71,7 @@ impl TimeWaits {
                 .ranking(most)
                 .map(|(process, addr, port)| (process, SocketAddr::new(addr.ip(), port))),
             local_ports: self.local_ports.ranking(most),
+            open_to: Ranking::default(),
             by_comm,
             by_comm_other: self.by_comm_other,
         }

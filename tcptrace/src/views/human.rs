@@ -22,7 +22,8 @@ pub fn duration(ns: u64) -> String {
         0..US => format!("{ns} ns"),
         US..999_500 => format!("{} µs", digits(ns, US)),
         999_500..999_500_000 => format!("{} ms", digits(ns, MS)),
-        _ if ns < SECONDS_UP_TO_S * S => format!("{:.2} s", ns as f64 / S as f64),
+        _ if ns < 99_995 * MS => format!("{:.2} s", ns as f64 / S as f64),
+        _ if ns < SECONDS_UP_TO_S * S => format!("{:.1} s", ns as f64 / S as f64),
         _ => long(ns / S),
     }
 }
@@ -39,10 +40,16 @@ fn digits(ns: u64, unit_ns: u64) -> String {
 }
 
 fn long(seconds: u64) -> String {
-    match seconds {
-        ..HOUR_S => format!("{} m {:02} s", seconds / MINUTE_S, seconds % MINUTE_S),
-        HOUR_S..DAY_S => format!("{} h {:02} m", seconds / HOUR_S, seconds % HOUR_S / MINUTE_S),
-        _ => format!("{} d {} h", count(seconds / DAY_S), seconds % DAY_S / HOUR_S),
+    let (unit_s, unit, part_s, part) = match seconds {
+        ..HOUR_S => (MINUTE_S, "m", 1, "s"),
+        HOUR_S..DAY_S => (HOUR_S, "h", MINUTE_S, "m"),
+        _ => (DAY_S, "d", HOUR_S, "h"),
+    };
+    let (whole, rest) = (count(seconds / unit_s), seconds % unit_s / part_s);
+    match rest {
+        0 => format!("{whole} {unit}"),
+        _ if part_s == HOUR_S => format!("{whole} {unit} {rest} {part}"),
+        _ => format!("{whole} {unit} {rest:02} {part}"),
     }
 }
 
@@ -189,7 +196,9 @@ mod tests {
             (999_999_999, "1.00 s"),
             (5_012_000_000, "5.01 s"),
             (61_020_000_000, "61.02 s"),
-            (179_990_000_000, "179.99 s"),
+            (99_994_000_000, "99.99 s"),
+            (179_900_000_000, "179.9 s"),
+            (900_000_000_000, "15 m"),
             (307_000_000_000, "5 m 07 s"),
             (11_520_000_000_000, "3 h 12 m"),
             (187_200_000_000_000, "2 d 4 h"),

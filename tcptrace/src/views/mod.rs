@@ -1,6 +1,8 @@
 //! What is shown: each view is a function of the snapshot, or of one outcome, and a writer.
 
+pub mod histogram;
 pub mod human;
 pub mod json;
 pub mod paint;
+pub mod report;
 pub mod transitions;

@@ -16,7 +16,7 @@ impl Paint {
     /// The text in a style.
     #[must_use]
     pub fn apply(self, style: Style, text: &str) -> String {
-        if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+        if self.color && !text.is_empty() { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
     /// Headings.

@@ -1,0 +1,321 @@
+//! From a histogram's thousands of cells to the dozen rows that a person can read.
+
+use crate::snapshot::{Bucket, Finished, OpenDwells};
+
+/// One row: durations from `from_ns` up to, not including, `to_ns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bin {
+    /// Lower edge; `None` for the row of everything shorter than the next one.
+    pub from_ns: Option<u64>,
+    /// Upper edge; `None` for the row of everything longer than the one before.
+    pub to_ns: Option<u64>,
+    /// Finished dwells.
+    pub finished: u64,
+    /// Open ones, by the age that they have now.
+    pub open: u64,
+}
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000 * US;
+const S: u64 = 1_000 * MS;
+const MIN: u64 = 60 * S;
+const HOUR: u64 = 60 * MIN;
+const DAY: u64 = 24 * HOUR;
+
+/// Edges that people think in, from fine to coarse.
+const FINE: &[u64] = &[
+    US,
+    2 * US,
+    5 * US,
+    10 * US,
+    20 * US,
+    50 * US,
+    100 * US,
+    200 * US,
+    500 * US,
+    MS,
+    2 * MS,
+    5 * MS,
+    10 * MS,
+    20 * MS,
+    50 * MS,
+    100 * MS,
+    200 * MS,
+    500 * MS,
+    S,
+    2 * S,
+    5 * S,
+    10 * S,
+    20 * S,
+    MIN,
+    2 * MIN,
+    5 * MIN,
+    10 * MIN,
+    20 * MIN,
+    HOUR,
+    2 * HOUR,
+    5 * HOUR,
+    12 * HOUR,
+    DAY,
+    2 * DAY,
+    5 * DAY,
+    10 * DAY,
+    30 * DAY,
+    100 * DAY,
+];
+const MEDIUM: &[u64] = &[
+    US,
+    3 * US,
+    10 * US,
+    30 * US,
+    100 * US,
+    300 * US,
+    MS,
+    3 * MS,
+    10 * MS,
+    30 * MS,
+    100 * MS,
+    300 * MS,
+    S,
+    3 * S,
+    10 * S,
+    MIN,
+    5 * MIN,
+    20 * MIN,
+    HOUR,
+    5 * HOUR,
+    DAY,
+    5 * DAY,
+    30 * DAY,
+];
+const COARSE: &[u64] =
+    &[US, 10 * US, 100 * US, MS, 10 * MS, 100 * MS, S, 10 * S, MIN, 10 * MIN, HOUR, DAY, 10 * DAY];
+
+/// The bulk spans less than this factor: equal steps show its shape, and a logarithmic scale would not.
+const NARROW: u64 = 4;
+/// Steps that equal rows aim at for the bulk.
+const STEPS: u64 = 10;
+
+/// Rows for finished dwells and, beside them, open ones: equal steps where most lie close together, with what
+/// lies far off in a row of its own, else steps that grow with the duration. Between 1 and about `rows` rows.
+///
+/// A cell that lies across an edge is divided by the part that lies on either side; rows add up exactly. A
+/// part of less than a tenth stays with the rest: the cell that holds 60.000 s begins at 59.998 s, and a row
+/// that says that timers fired early would be wrong.
+#[must_use]
+pub fn bins(finished: &Finished, open: Option<&OpenDwells>, rows: usize) -> Vec<Bin> {
+    let (finished, open) = (&ended_cells(finished), &open.map(open_cells).unwrap_or_default());
+    let mut all: Vec<_> = finished.iter().chain(open).copied().filter(|bucket| bucket.count > 0).collect();
+    all.sort_unstable();
+    let (Some(first), Some(last)) = (all.first(), all.last()) else { return Vec::new() };
+    let (min, max) = (first.ge_ns, last.le_ns);
+    let share = |q| crate::stats::cells::quantile(&all, q).unwrap_or(max);
+    let (low, high) = (share(0.05), share(0.95));
+    let edges = if high / NARROW < low && high >= 10 * US {
+        linear_edges((low, high), (min, max), rows)
+    } else {
+        logarithmic_edges(min, max, rows)
+    };
+    let (finished, open) = (Cumulative(finished), Cumulative(open));
+    let mut bins: Vec<_> = std::iter::once(None)
+        .chain(edges.iter().copied().map(Some))
+        .zip(edges.iter().copied().map(Some).chain([None]))
+        .map(|(from_ns, to_ns)| Bin {
+            from_ns,
+            to_ns,
+            finished: finished.between(from_ns, to_ns),
+            open: open.between(from_ns, to_ns),
+        })
+        .collect();
+    // The rows at either end are there for what lies far off: only shown when something does.
+    let is_empty = |bin: &Bin| bin.finished + bin.open == 0;
+    while bins.last().is_some_and(is_empty) {
+        bins.pop();
+    }
+    let leading = bins.iter().take_while(|bin| is_empty(bin)).count();
+    bins.drain(..leading);
+    bins
+}
+
+/// The cells with the outer ones cut to the exact extremes, lest a row show an earlier or a later dwell than
+/// there was.
+fn ended_cells(finished: &Finished) -> Vec<Bucket> {
+    let mut cells = finished.buckets.clone();
+    if let (Some(first), Some(min)) = (cells.first_mut(), finished.min_ns) {
+        first.ge_ns = min.clamp(first.ge_ns, first.le_ns);
+    }
+    if let (Some(last), Some(max)) = (cells.last_mut(), finished.max_ns) {
+        last.le_ns = max.max(last.ge_ns);
+    }
+    cells
+}
+
+fn open_cells(open: &OpenDwells) -> Vec<Bucket> {
+    let mut cells = open.ages.clone();
+    if let (Some(last), Some(oldest)) = (cells.last_mut(), open.oldest) {
+        last.le_ns = oldest.ns.max(last.ge_ns);
+    }
+    cells
+}
+
+fn linear_edges((low, high): (u64, u64), (min, max): (u64, u64), rows: usize) -> Vec<u64> {
+    // A step holds several cells, which are a thousandth of the duration wide.
+    let step = nice_step(((high - low) / STEPS).max(high / 400).max(US));
+    let (mut from, mut to) = (low / step, high / step + 1);
+    // What lies near is shown in its place while there is room; what lies far off goes to the end rows.
+    while (to - from) < rows as u64 && from * step > min && min + 4 * step > low {
+        from -= 1;
+    }
+    while (to - from) < rows as u64 && to * step <= max && high + 4 * step > max {
+        to += 1;
+    }
+    (from..=to).map(|n| n * step).collect()
+}
+
+/// The next of 1, 2, 5, 10, 20, ….
+fn nice_step(at_least: u64) -> u64 {
+    let mut magnitude = 1_u64;
+    loop {
+        for step in [magnitude, 2 * magnitude, 5 * magnitude] {
+            if step >= at_least || step > u64::MAX / 20 {
+                return step;
+            }
+        }
+        magnitude *= 10;
+    }
+}
+
+fn logarithmic_edges(min: u64, max: u64, rows: usize) -> Vec<u64> {
+    let within = |series: &[u64]| -> Vec<u64> {
+        let from = series.partition_point(|&edge| edge <= min).saturating_sub(1);
+        let to = (series.partition_point(|&edge| edge <= max) + 1).min(series.len());
+        series[from..to].to_vec()
+    };
+    [FINE, MEDIUM]
+        .into_iter()
+        .map(within)
+        .find(|edges| edges.len() <= rows + 2)
+        .unwrap_or_else(|| within(COARSE))
+}
+
+/// How many durations lie below an edge.
+struct Cumulative<'a>(&'a [Bucket]);
+
+impl Cumulative<'_> {
+    fn between(&self, from: Option<u64>, to: Option<u64>) -> u64 {
+        let total = || self.0.iter().map(|bucket| bucket.count).sum();
+        to.map_or_else(total, |to| self.below(to)) - from.map_or(0, |from| self.below(from))
+    }
+
+    /// Rounded for each edge, not for each row, so that rows add up.
+    fn below(&self, edge: u64) -> u64 {
+        let mut below = 0;
+        for bucket in self.0 {
+            if bucket.le_ns < edge {
+                below += bucket.count;
+            } else if bucket.ge_ns < edge {
+                let (width, part) = (bucket.le_ns - bucket.ge_ns + 1, edge - bucket.ge_ns);
+                let inside = match part {
+                    _ if part < width / 10 => 0,
+                    _ if width - part < width / 10 => bucket.count.into(),
+                    _ => {
+                        (u128::from(bucket.count) * u128::from(part) + u128::from(width) / 2)
+                            / u128::from(width)
+                    }
+                };
+                // At most `count`, because `part` is at most `width`.
+                return below + inside as u64;
+            }
+        }
+        below
+    }
+}
+
+/// A bar of `width` columns at most; anything above 0 is at least a sliver.
+#[must_use]
+pub fn bar(value: u64, most: u64, width: usize, ascii: bool) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    if value == 0 || most == 0 {
+        return String::new();
+    }
+    let parts = if ascii { 1 } else { EIGHTHS.len() };
+    let filled = (value as f64 / most as f64 * (width * parts) as f64).round().max(1.0) as usize;
+    let full = if ascii { "#" } else { "█" };
+    full.repeat(filled / parts) + EIGHTHS[filled % parts]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::snapshot::Age;
+    use crate::stats::cells::cell_of;
+
+    fn cells(durations: &[u64]) -> Vec<Bucket> {
+        let mut cells: Vec<_> = durations.iter().map(|&ns| cell_of(ns, 1)).collect();
+        cells.sort_unstable();
+        cells
+    }
+
+    fn ended(durations: &[u64]) -> Finished {
+        let (min_ns, max_ns) = (durations.iter().min().copied(), durations.iter().max().copied());
+        Finished { min_ns, max_ns, buckets: cells(durations), ..Finished::default() }
+    }
+
+    fn open(ages: &[u64]) -> OpenDwells {
+        let oldest = ages.iter().max().map(|&ns| Age { ns, is_lower_bound: false });
+        OpenDwells { oldest, ages: cells(ages), ..OpenDwells::default() }
+    }
+
+    #[test]
+    fn time_waits_are_shown_in_equal_steps_with_the_reused_ones_apart() {
+        let mut durations: Vec<_> = (1..1000).map(|n| 60 * S + n * 2 * MS).collect();
+        durations.extend([60 * S + 1; 500]);
+        durations.extend([S, 2 * S, 3 * S]);
+        let bins = bins(&ended(&durations), None, 12);
+        assert_eq!((bins[0].from_ns, bins[0].to_ns, bins[0].finished), (None, Some(60 * S), 3));
+        assert_eq!((bins[1].from_ns, bins[1].to_ns), (Some(60 * S), Some(60_200 * MS)));
+        assert_eq!(bins.last().unwrap().to_ns, Some(62 * S), "the longest took 61.998 s");
+        assert_eq!(bins.len(), 11);
+    }
+
+    #[test]
+    fn a_wide_spread_is_shown_in_growing_steps() {
+        let bins = bins(&ended(&[500, 3 * US, 4 * MS, 700 * MS, 3 * HOUR]), Some(&open(&[3 * DAY])), 12);
+        assert!(bins.len() <= 14);
+        assert_eq!((bins[0].from_ns, bins[0].to_ns), (None, Some(US)));
+        let last = bins.last().unwrap();
+        assert_eq!((last.from_ns, last.open), (Some(DAY), 1));
+    }
+
+    #[test]
+    fn nothing_has_no_rows_and_one_has_one() {
+        assert_eq!(bins(&ended(&[]), None, 12), []);
+        assert_eq!(bins(&ended(&[61 * S]), None, 12).len(), 1);
+    }
+
+    #[test]
+    fn bars() {
+        assert_eq!(bar(0, 10, 10, false), "");
+        assert_eq!(bar(1, 1_000_000, 10, false), "▏");
+        assert_eq!(bar(5, 10, 9, false), "████▌");
+        assert_eq!(bar(10, 10, 4, true), "####");
+    }
+
+    proptest! {
+        #[test]
+        fn every_dwell_is_in_one_row(
+            finished in prop::collection::vec(0u64..5_000_000_000_000, 0..100),
+            ages in prop::collection::vec(any::<u64>(), 0..20),
+            narrow: bool,
+        ) {
+            let finished: Vec<_> = finished.into_iter().map(|ns| if narrow { 60 * S + ns / 2000 } else { ns }).collect();
+            let bins = bins(&ended(&finished), Some(&open(&ages)), 12);
+            prop_assert!(bins.len() <= 16, "{}", bins.len());
+            prop_assert_eq!(bins.iter().map(|bin| bin.finished).sum::<u64>(), finished.len() as u64);
+            prop_assert_eq!(bins.iter().map(|bin| bin.open).sum::<u64>(), ages.len() as u64);
+            prop_assert!(bins.windows(2).all(|pair| pair[0].to_ns == pair[1].from_ns));
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The top of the report: where and when, what was lost, what is wrong, all states in one table; and its end.
+
+use crate::loss::Loss;
+use crate::net::State;
+use crate::outcome::End;
+use crate::snapshot::{Snapshot, StateReport};
+use crate::views::human;
+use crate::views::paint::Paint;
+use crate::views::transitions;
+
+use super::page::Page;
+use super::{ORDER, Options, words};
+
+/// From here on a CLOSE_WAIT is called held rather than about to be closed: the default of `leaks --min-age`.
+const HELD_NS: u64 = 10_000_000_000;
+/// From this width on the table has all percentiles.
+const WIDE: usize = 100;
+/// Places that connect() failed to reach, shown at most.
+const FAILED_TO: usize = 3;
+
+pub(super) fn write(snapshot: &Snapshot, options: &Options, page: &mut Page) {
+    page.item("", &origin(snapshot, options));
+    if snapshot.loss.any() {
+        page.alarm(&loss(&snapshot.loss));
+    } else {
+        page.paragraph(&format!("{}; nothing was lost.", seen(snapshot)));
+    }
+    let alarms = alarms(snapshot);
+    if !alarms.is_empty() {
+        page.blank();
+    }
+    for alarm in alarms {
+        page.alarm(&alarm);
+    }
+    page.blank();
+    table(snapshot, page);
+}
+
+/// Host, kernel, time.
+fn origin(snapshot: &Snapshot, options: &Options) -> String {
+    let meta = &snapshot.meta;
+    let host = meta.host.as_deref().map(|host| crate::text::escape(host.as_bytes()));
+    let kernel = meta.kernel.as_deref().map(|kernel| crate::text::escape(kernel.as_bytes()));
+    let mut about: Vec<String> = kernel.map(|kernel| format!("Linux {kernel}")).into_iter().collect();
+    about.extend(meta.hz.map(|hz| format!("HZ {hz}")));
+    let mut text = match (&meta.recording, host) {
+        (Some(recording), Some(host)) => {
+            format!("Recording {} of {host}", crate::text::escape(recording.as_bytes()))
+        }
+        (Some(recording), None) => format!("Recording {}", crate::text::escape(recording.as_bytes())),
+        (None, Some(host)) => format!("Traced {host}"),
+        (None, None) => "Traced".to_owned(),
+    };
+    if !about.is_empty() {
+        text += &format!(" ({})", about.join(", "));
+    }
+    let end = meta.wall.time(meta.now).to_zoned(options.zone.clone());
+    text += &format!(" for {}, until {}.", human::duration(meta.elapsed_ns()), end.strftime("%F %T %Z"));
+    if !meta.filters.is_empty() {
+        text += &format!(" Only {}.", crate::text::escape(meta.filters.as_bytes()));
+    }
+    text
+}
+
+fn seen(snapshot: &Snapshot) -> String {
+    let meta = &snapshot.meta;
+    format!("{}, {}", human::counted(meta.events, "event"), human::counted(meta.connections, "connection"))
+}
+
+/// What was not seen, what that means and what to do about it.
+fn loss(loss: &Loss) -> String {
+    let mut causes = Vec::new();
+    if loss.ring_full > 0 {
+        causes.push(format!("{} found no room in the ring buffer", human::counted(loss.ring_full, "event")));
+    }
+    if loss.skipped_runs > 0 {
+        causes.push(format!("the kernel skipped {}", human::counted(loss.skipped_runs, "program run")));
+    }
+    if loss.table_full > 0 {
+        causes.push(format!("{} found no room in our tables", human::counted(loss.table_full, "connection")));
+    }
+    let mut text = format!(
+        "LOSS: {}. Counts below are too low; a dwell that lost its beginning or its end is left out, so that \
+         the others are right.",
+        human::list(&causes)
+    );
+    if loss.resyncs > 0 {
+        text += &format!(" All sockets were listed anew {}.", times(loss.resyncs));
+    }
+    if loss.ring_full > 0 {
+        text += " A larger --ring-size or a filter helps.";
+    }
+    text
+}
+
+fn times(n: u64) -> String {
+    if n == 1 { "once".to_owned() } else { format!("{} times", human::count(n)) }
+}
+
+/// What a person should look at first.
+fn alarms(snapshot: &Snapshot) -> Vec<String> {
+    let mut alarms = Vec::new();
+    if let Some(report) = snapshot.of(State::CloseWait, None)
+        && let Some(oldest) = report.open.oldest.filter(|oldest| oldest.ns >= HELD_NS)
+    {
+        alarms.push(format!(
+            "{} in CLOSE_WAIT, {}: the peer has closed, the application has not.{}",
+            human::counted(report.open.count, "socket"),
+            words::lasting(report.open.count, oldest),
+            words::holders(snapshot).map_or_else(String::new, |holders| format!(" {holders}"))
+        ));
+    }
+    let overflows: u64 = snapshot.overall().map(|report| report.ends.get(Some(End::Overflow))).sum();
+    if overflows > 0 {
+        alarms.push(format!(
+            "{} without TIME_WAIT, because tcp_max_tw_buckets{} was reached: a late segment of one may end up \
+             in its successor.",
+            human::counted(overflows, "connection"),
+            words::sysctl(snapshot, |sysctls| sysctls.tcp_max_tw_buckets)
+                .map_or_else(String::new, |value| format!(" ({value})"))
+        ));
+    }
+    let failures = &snapshot.connect_failures;
+    if failures.count > 0 {
+        let mut by: Vec<_> = failures
+            .by
+            .top
+            .iter()
+            .take(FAILED_TO)
+            .map(|((process, to), count)| {
+                format!("{} to {to} ({})", human::process(process.as_ref()), human::count(*count))
+            })
+            .collect();
+        if failures.by.top.len() > FAILED_TO {
+            by.push("others".to_owned());
+        }
+        alarms.push(format!(
+            "connect() failed {} for want of a local port or a route: {}.",
+            times(failures.count),
+            human::list(&by)
+        ));
+    }
+    alarms
+}
+
+fn table(snapshot: &Snapshot, page: &mut Page) {
+    let reports: Vec<_> = ORDER
+        .iter()
+        .filter_map(|&(state, phase)| snapshot.of(state, phase))
+        .filter(|report| report.has_dwells())
+        .collect();
+    if reports.is_empty() {
+        page.paragraph("Nothing to report: no connection was seen in a state that was asked for.");
+        return;
+    }
+    let is_wide = page.width() >= WIDE;
+    let rows: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            let mut row = vec![transitions::state(report.state, report.phase)];
+            row.extend(figures(report, is_wide));
+            row
+        })
+        .collect();
+    let mut header = vec!["STATE"];
+    header.extend(titles(is_wide));
+    page.table(&header, &rows);
+    let note =
+        "Percentiles count open sockets too (Kaplan–Meier): > is not reached yet, ≥ older than this trace.";
+    page.note(note);
+}
+
+/// Titles of [`figures`].
+pub(super) fn titles(is_wide: bool) -> Vec<&'static str> {
+    if is_wide {
+        vec!["ENDED", "P50", "P90", "P99", "LONGEST", "OPEN", "OLDEST"]
+    } else {
+        vec!["ENDED", "P50", "P99", "OPEN", "OLDEST"]
+    }
+}
+
+/// The figures of a report as cells of a table. Percentiles are those that count open sockets.
+pub(super) fn figures(report: &StateReport, is_wide: bool) -> Vec<String> {
+    let survival = &report.survival;
+    let percentile = |ns| words::percentile(report, ns);
+    let ended = human::count(report.finished.count + report.began_before.count);
+    let open =
+        [human::count(report.open.count), report.open.oldest.map_or_else(|| "-".to_owned(), human::age)];
+    let mut cells = vec![ended, percentile(survival.p50_ns)];
+    if is_wide {
+        cells.push(percentile(survival.p90_ns));
+    }
+    cells.push(percentile(survival.p99_ns));
+    if is_wide {
+        cells.push(report.finished.max_ns.map_or_else(|| "-".to_owned(), human::duration));
+    }
+    cells.extend(open);
+    cells
+}
+
+/// What could not be measured here, and how keys were cut.
+pub(super) fn write_end(snapshot: &Snapshot, page: &mut Page) {
+    let folded = snapshot.keyed_by.filter(|keying| keying.folded > 0);
+    if folded.is_none() && snapshot.skipped.is_empty() && snapshot.notes.is_empty() {
+        return;
+    }
+    page.heading("Not measured", Paint::heading);
+    if let Some(keying) = folded {
+        page.item(
+            "- ",
+            &format!(
+                "Only the first {} were kept apart by {}; {} of others are counted together.",
+                human::count(keying.limit as u64),
+                keying.kind.name(),
+                human::counted(keying.folded, "transition")
+            ),
+        );
+    }
+    for hook in &snapshot.skipped {
+        page.item("- ", &format!("{}: {}", hook.name, hook.why));
+    }
+    for note in &snapshot.notes {
+        page.item("- ", &crate::text::escape(note.as_bytes()));
+    }
+}

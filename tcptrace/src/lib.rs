@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod sandbox;
 pub mod settings;
 pub mod snapshot;
+pub mod stacks;
 pub mod stats;
 pub mod text;
 pub mod tracker;

@@ -1,0 +1,36 @@
+//! The line of code: user stacks from BPF records to functions, files and lines (`--stacks`).
+//!
+//!     record ─► walk (registers, copied stack, .eh_frame) ─► capture ─► symbols, perf maps ─► stack ─► site
+//!
+//! The kernel side copies registers and the top of the user stack when an application is told end of file on a
+//! socket in CLOSE_WAIT, or calls connect(). [`Stacks`] does the rest; [`Worker`] does it on a thread of its
+//! own, so that no process's files can hold up the reader of the ring. It reads /proc and the files that
+//! processes map, as root: everything in them is other people's, checked and bounded.
+
+mod coverage;
+mod elf;
+mod epilogue;
+pub mod frame;
+mod jit_name;
+mod maps;
+mod module;
+mod modules;
+mod perf_map;
+mod process;
+mod resolver;
+mod role;
+mod scan;
+pub mod site;
+pub mod stack;
+mod symbolise;
+mod unwind;
+mod v8;
+
+pub use frame::{Frame, Role};
+pub use process::ProcessError;
+pub use resolver::{Capture, Limits, Stacks};
+pub use site::{Site, SiteId, Sites};
+pub use stack::{Note, Stack};
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! Feeds one stream of input to the tracker and the statistics. Runs the same from a live kernel (`live`) and
 //! from a recording, and cannot tell which it is: time comes with the input, nothing here asks for it.
 
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, MonoNs};
@@ -19,8 +18,8 @@ use crate::tracker::{Limits, Tracker};
 pub struct Inventory {
     /// The sockets.
     pub dump: Dump,
-    /// Inode of a socket → its first holder, with evidence `fd`.
-    pub owners: FxHashMap<u64, Owner>,
+    /// Inode of a socket and its first holder, with evidence `fd`; ascending by inode.
+    pub owners: Vec<(u64, Owner)>,
 }
 
 /// Everything that can be fed: what a recording holds.
@@ -122,7 +121,8 @@ impl Engine {
         self.inventories += 1;
         inventory.dump.notes.iter().for_each(|note| self.note(note.clone()));
         let owner_of = |socket: &crate::inventory::diag::DiagSocket| {
-            socket.inode.and_then(|inode| inventory.owners.get(&inode)).copied()
+            let position = inventory.owners.binary_search_by_key(&socket.inode?, |&(inode, _)| inode);
+            position.ok().map(|position| inventory.owners[position].1)
         };
         self.tracker.reconcile(&inventory.dump, &owner_of, &mut self.outcomes);
         self.deliver(&mut sink);

@@ -16,6 +16,7 @@ pub mod live;
 pub mod loss;
 pub mod net;
 pub mod outcome;
+pub mod recording;
 pub mod sandbox;
 pub mod settings;
 pub mod snapshot;

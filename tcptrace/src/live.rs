@@ -239,7 +239,8 @@ fn take_inventory(wanted: &[u32]) -> anyhow::Result<Inventory> {
         let owner = *owner_of_pid.entry(pid).or_insert_with(|| holding(pid, root.as_deref()));
         Some((inode, owner?))
     });
-    let owners = owners.collect();
+    let mut owners: Vec<_> = owners.collect();
+    owners.sort_unstable_by_key(|&(inode, _)| inode);
     Ok(Inventory { dump, owners })
 }
 

@@ -2,12 +2,10 @@
 //! receives goes into the [`Engine`], and what comes out to the command's [`Handler`].
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustc_hash::FxHashMap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -17,11 +15,11 @@ use crate::decode::StackSample;
 use crate::engine::{Engine, Input, Inventory, KernelLoss};
 use crate::event::Event;
 use crate::inventory::diag::{Dump, StateSet};
-use crate::inventory::{self, cgroup, clock, holders, namespaces, process};
+use crate::inventory::{self, clock, namespaces, owners};
 use crate::kernel::confine::confine;
 use crate::kernel::privileges::{Host, needed_for_inventory};
 use crate::kernel::{Tracer, TracerOptions};
-use crate::outcome::{Evidence, Outcome, Owner};
+use crate::outcome::Outcome;
 use crate::snapshot::{Program, SkippedHook};
 
 /// How long an event waits in the ring at most where a person or a program reads along, when too few come to
@@ -228,27 +226,10 @@ fn take_inventory(wanted: &[u32]) -> anyhow::Result<Inventory> {
         }
     }
     let mut dump = inventory::dump_these(&list, StateSet::ALL)?;
-    let inodes = dump.sockets.iter().filter_map(|socket| socket.inode).collect();
-    let holders = holders::find(&inodes);
-    notes.extend(holders.notes());
     dump.notes.append(&mut notes);
-    let root = cgroup::unified_root();
-    let mut owner_of_pid = FxHashMap::default();
-    let owners = holders.inodes().filter_map(|inode| {
-        let pid = holders.of(inode).first()?.pid;
-        let owner = *owner_of_pid.entry(pid).or_insert_with(|| holding(pid, root.as_deref()));
-        Some((inode, owner?))
-    });
-    let mut owners: Vec<_> = owners.collect();
+    let mut owners: Vec<_> = owners::of_dump(&mut dump).into_iter().collect();
     owners.sort_unstable_by_key(|&(inode, _)| inode);
     Ok(Inventory { dump, owners })
-}
-
-/// The process as an owner; `None` when it has gone meanwhile.
-fn holding(pid: u32, cgroup_root: Option<&Path>) -> Option<Owner> {
-    let (comm, _) = process::identity(pid)?;
-    let cgroup_id = cgroup_root.and_then(|root| cgroup::id_of_pid(root, pid)).unwrap_or(0);
-    Some(Owner { pid, comm, evidence: Evidence::Fd, cgroup_id })
 }
 
 async fn finish_dump(engine: &mut Engine, handler: &mut impl Handler, dump: Dumping) -> anyhow::Result<()> {

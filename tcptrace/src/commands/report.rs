@@ -37,7 +37,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
 }
 
 fn write(settings: &Report, engine: &Engine) -> anyhow::Result<()> {
-    let snapshot = engine.snapshot(&|_| None);
+    let snapshot = engine.snapshot(&trace::live_containers());
     let mut out = LineSink::stdout();
     let written = match settings.output.format {
         Format::Json => json::write_report(&snapshot, &mut out),

@@ -1,15 +1,19 @@
 //! What every command that traces sets up the same way.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::filter::{Filter, StateSet};
+use crate::inventory::cgroup::Cgroups;
 use crate::inventory::clock;
+use crate::inventory::namespaces::{self, Namespace};
+use crate::inventory::sysctl::Sysctls;
 use crate::kernel::{TracerOptions, hz};
 use crate::live;
 use crate::settings::Tracing;
-use crate::snapshot::{KeyKind, Meta, Snapshot, WallClock};
+use crate::snapshot::{self, KeyKind, Meta, Snapshot, WallClock};
 use crate::tracker::Limits;
 use crate::views::human;
 
@@ -38,8 +42,31 @@ fn live_meta(filter: &Filter) -> Meta {
         host: Some(text(uname.nodename())),
         kernel: Some(text(uname.release())),
         hz: hz::hz(),
+        sysctls: sysctls(filter),
         filters: filter.to_string(),
         ..Meta::default()
+    }
+}
+
+/// Of the namespaces that are asked for, else of our own. One that has gone meanwhile is left out: the dump
+/// says so.
+fn sysctls(filter: &Filter) -> Vec<snapshot::Sysctls> {
+    let wanted = filter.namespaces.iter().map(|netns| namespaces::resolve(&netns.inode.to_string()));
+    let wanted: Vec<_> = if filter.namespaces.is_empty() { vec![Namespace::own()] } else { wanted.collect() };
+    wanted
+        .into_iter()
+        .flatten()
+        .flat_map(|namespace| Sysctls::read(&namespace))
+        .map(|all| all.for_snapshot())
+        .collect()
+}
+
+/// Names the containers of cgroups by asking the running system.
+pub fn live_containers() -> impl Fn(u64) -> Option<String> {
+    let cgroups = RefCell::new(Cgroups::new());
+    move |id| {
+        let workload = cgroups.borrow_mut().workload(id, clock::monotonic_ns())?;
+        workload.container.as_ref().map(|container| container.id.clone())
     }
 }
 

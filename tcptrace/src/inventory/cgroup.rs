@@ -72,13 +72,6 @@ pub fn id_of(root: &Path, unified: &[u8]) -> Option<u64> {
     fs::metadata(path).ok().map(|metadata| metadata.ino())
 }
 
-/// cgroup v2 id of a process; `None` when it has gone, or is in no cgroup below `root`.
-#[must_use]
-pub fn id_of_pid(root: &Path, pid: u32) -> Option<u64> {
-    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
-    id_of(root, &ProcessCgroup::parse(&text).unified?)
-}
-
 /// cgroup v2 id → what runs in it. Learned by walking the tree when an unknown id is asked for.
 ///
 /// An id that was learned stays known after its cgroup is gone, so that a container that has ended can still

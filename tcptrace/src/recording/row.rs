@@ -6,9 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{
-    Comm, Context, EofTold, Event, MiniExpired, MiniTimer, Protocol, StateChange, Task,
-};
+use crate::event::{Comm, Context, EofTold, Event, MiniExpired, MiniTimer, Protocol, StateChange, Task};
 use crate::net::{Flow, State};
 
 /// Names of the columns by kind of row, as they stand in the header: a recording explains itself.
@@ -175,24 +173,8 @@ type Kind<'a> = &'a str;
 type MiniRow<'a> = (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, u8, i64, ContextRow<'a>);
 type EofRow<'a> = (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, ContextRow<'a>);
 /// serde reads tuples of up to 16 members: exactly what a state row has.
-type StateRow<'a> = (
-    Kind<'a>,
-    u64,
-    u64,
-    u32,
-    IpAddr,
-    u16,
-    IpAddr,
-    u16,
-    u8,
-    u8,
-    u8,
-    u8,
-    u8,
-    u32,
-    u16,
-    ContextRow<'a>,
-);
+type StateRow<'a> =
+    (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, u8, u8, u8, u8, u8, u32, u16, ContextRow<'a>);
 
 fn flow(netns: u32, local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> Flow {
     Flow { local: local.into(), remote: remote.into(), netns, local_port, remote_port }
@@ -302,11 +284,7 @@ mod tests {
                 context,
             })
             .boxed();
-        let protocol = prop_oneof![
-            Just(Protocol::Tcp),
-            Just(Protocol::Mptcp),
-            Just(Protocol::MptcpSubflow)
-        ];
+        let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Mptcp), Just(Protocol::MptcpSubflow)];
         let numbers = (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), any::<u32>(), any::<u16>());
         prop_oneof![
             (numbers, any_flow(), state.clone(), state, protocol, context).prop_map(
@@ -328,8 +306,7 @@ mod tests {
             ),
             mini.clone().prop_map(Event::MiniStarted),
             mini.prop_map(Event::MiniCancelled),
-            (any::<u64>(), any::<u64>())
-                .prop_map(|(at, mini)| Event::MiniExpired(MiniExpired { at, mini })),
+            (any::<u64>(), any::<u64>()).prop_map(|(at, mini)| Event::MiniExpired(MiniExpired { at, mini })),
             (any::<u64>(), any::<u64>(), any_flow(), any_task())
                 .prop_map(|(at, sk, flow, task)| Event::EofTold(EofTold { at, sk, flow, task })),
         ]

@@ -59,9 +59,9 @@ impl Recorder {
         let file = options.open(path)?;
         let compress = path.extension().is_some_and(|extension| extension == "zst");
         let (chunks, receiver) = sync_channel(CHUNKS);
-        let thread = thread::Builder::new()
-            .name("recorder".to_owned())
-            .spawn(move || if compress { write_zstd(file, &receiver) } else { write_plain(file, &receiver) })?;
+        let thread = thread::Builder::new().name("recorder".to_owned()).spawn(move || {
+            if compress { write_zstd(file, &receiver) } else { write_plain(file, &receiver) }
+        })?;
         let mut recorder = Self {
             path: path.to_owned(),
             waiting: String::with_capacity(CHUNK_BYTES + (4 << 10)),

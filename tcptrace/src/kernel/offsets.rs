@@ -72,9 +72,10 @@ impl Layout {
 
 fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let need = |of, path| btf.member(of, path).map(|member| member.offset);
-    // What depends on the kernel's configuration or version; damage is still an error.
+    // What depends on the kernel's configuration or version; damage is still an error. A flag that some kernel
+    // has made a bit field is one that the programs cannot read there, so it is as good as absent.
     let optional = |of, path| match need(of, path) {
-        Err(error) if error.is_absence() => Ok(ABSENT),
+        Err(error) if error.is_absence() || matches!(error, BtfError::BitField { .. }) => Ok(ABSENT),
         result => result,
     };
     let protocol = btf.member("sock", "sk_protocol")?;

@@ -93,11 +93,10 @@ impl Missing {
             Self::Btf => "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (all current distributions are), and mount /sys".into(),
             Self::Lockdown => "boot with `lockdown=integrity` (or Secure Boot's default of the distribution) instead of `lockdown=confidentiality`".into(),
             Self::UserNamespace => "run in the host's user namespace: as root outside, or a container without user namespace remapping".into(),
-            Self::Capabilities(list) => {
-                let list: Vec<_> = list.iter().map(|cap| cap.to_string().to_ascii_lowercase()).collect();
-                let list = list.join(",");
-                format!("run with sudo, or once: sudo setcap {list}+ep $(command -v tcptrace); in a container add the capabilities to the container")
-            }
+            // The whole set, because setcap replaces what a file has.
+            Self::Capabilities(_) => "run with sudo, or once: sudo setcap cap_bpf,cap_perfmon,cap_syslog+ep $(command -v tcptrace); \
+                in a container add these capabilities to it"
+                .into(),
             Self::KptrRestrict => "sudo sysctl kernel.kptr_restrict=1".into(),
         }
     }

@@ -142,6 +142,13 @@ impl Run {
         Ok(())
     }
 
+    fn expect_no_loss(&self) -> Result<()> {
+        for cause in ["ring_full", "skipped_runs", "table_full"] {
+            ensure!(self.summary.loss.get(cause) == Some(&0), "lost events: {:?}", self.summary.loss);
+        }
+        Ok(())
+    }
+
     /// The `state_report` without a key of this state and phase.
     ///
     /// # Errors
@@ -298,17 +305,33 @@ impl Traced {
     /// # Errors
     /// As said.
     pub fn finish(self) -> Result<Run> {
+        let run = self.finish_lossy()?;
+        run.expect_no_loss()?;
+        Ok(run)
+    }
+
+    /// As [`Traced::finish`], where events may have been lost.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn finish_lossy(self) -> Result<Run> {
         // What has just happened waits in the ring for the reader's next tick, at most 100 ms away.
         std::thread::sleep(Duration::from_millis(150));
         self.signal(Signal::INT)?;
-        self.ended(AT_ONCE)
+        self.collect(AT_ONCE)
     }
 
     /// As [`Traced::finish`], for a command that ends by itself within `limit`.
     ///
     /// # Errors
     /// As said.
-    pub fn ended(mut self, limit: Duration) -> Result<Run> {
+    pub fn ended(self, limit: Duration) -> Result<Run> {
+        let run = self.collect(limit)?;
+        run.expect_no_loss()?;
+        Ok(run)
+    }
+
+    fn collect(mut self, limit: Duration) -> Result<Run> {
         let mut status = None;
         wait_until("the end of tcptrace", limit, || {
             status = self.child.try_wait().ok().flatten();
@@ -329,9 +352,6 @@ impl Traced {
         let last = lines.pop().with_context(|| format!("no output; {stderr}"))?;
         ensure!(last["type"] == "summary", "the last line is no summary: {last}");
         let summary: Summary = serde_json::from_value(last)?;
-        for cause in ["ring_full", "skipped_runs", "table_full"] {
-            ensure!(summary.loss.get(cause) == Some(&0), "lost events: {:?}", summary.loss);
-        }
         let mut transitions = Vec::new();
         for line in lines.iter().filter(|line| line["type"] == "transition") {
             let transition: Transition = serde_json::from_value(line.clone()).context(line.to_string())?;

@@ -7,6 +7,7 @@ mod demo;
 mod fin_wait2;
 mod namespaces;
 mod normal;
+mod robust;
 mod scale;
 mod seeding;
 mod sockets_rare;
@@ -26,6 +27,7 @@ fn main() -> anyhow::Result<()> {
         seeding::trials(),
         namespaces::trials(),
         sockets_rare::trials(),
+        robust::trials(),
     ];
     trial::run(modules.into_iter().flatten().collect())
 }

@@ -1,0 +1,186 @@
+//! Starting, ending and overload: what must hold whatever happens.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+use tcptrace::sandbox::Sandbox;
+use tests::binary;
+use tests::clock::{between, now_ns, sleep_ms, timed};
+use tests::expect::within;
+use tests::sockets::{Flavour, Meeting, read_eof};
+use tests::traced::Traced;
+use tests::trial::live;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        live("first_event_within_300_ms_of_the_start", first_event),
+        live("sigterm_ends_with_a_summary", sigterm),
+        live("a_closed_pipe_ends_it_quietly", closed_pipe),
+        live("an_ordinary_user_is_told_what_is_missing", unprivileged),
+        live("overload_is_counted_and_survived", overload),
+    ]
+}
+
+/// Best of five: the other trials want the processors as well.
+fn first_event(sandbox: &Sandbox) -> Result<()> {
+    let netns = sandbox.netns().to_string();
+    let done = AtomicBool::new(false);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let addr = listener.local_addr()?;
+    let mut best_ns = u64::MAX;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop((TcpStream::connect(addr), listener.accept()));
+                sleep_ms(1);
+            }
+        });
+        let outcome = (|| {
+            for _ in 0..5 {
+                sleep_ms(1000);
+                let started = now_ns();
+                let tracer = Traced::start(&["watch", "--json", "--netns", &netns])?;
+                tracer.wait_for("a transition", Duration::from_secs(10), |lines| !lines.is_empty())?;
+                let first = tracer.transitions().first().context("waited for")?.mono_ns;
+                best_ns = best_ns.min(first.saturating_sub(started));
+                tracer.finish()?;
+            }
+            Ok::<_, anyhow::Error>(())
+        })();
+        done.store(true, Ordering::Relaxed);
+        outcome
+    })?;
+    within("start to first event", best_ns, &(0..=300_000_000))
+}
+
+fn sigterm(sandbox: &Sandbox) -> Result<()> {
+    for signal in [Signal::TERM, Signal::INT] {
+        let tracer = Traced::watch(sandbox, &[])?;
+        tracer.signal(signal)?;
+        let run = tracer.ended(Duration::from_secs(10))?;
+        ensure!(run.summary.connections > 0, "{:?}", run.summary);
+    }
+    Ok(())
+}
+
+/// As `tcptrace watch --json | head -1` does.
+fn closed_pipe(sandbox: &Sandbox) -> Result<()> {
+    let meeting = Meeting::new(Flavour::V4)?;
+    let mut child = Command::new(binary::path())
+        .args(["watch", "--json", "--netns", &sandbox.netns().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut first = String::new();
+    {
+        let mut out = BufReader::new(child.stdout.take().context("stdout")?);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(meeting.pair());
+                    sleep_ms(20);
+                }
+            });
+            let outcome = out.read_line(&mut first);
+            done.store(true, Ordering::Relaxed);
+            outcome
+        })?;
+        serde_json::from_str::<serde_json::Value>(&first).context(first)?;
+    }
+    // It learns of the closed pipe when it writes again.
+    let mut status = None;
+    tests::clock::wait_until("the end of tcptrace", Duration::from_secs(10), || {
+        drop(meeting.pair());
+        status = child.try_wait().ok().flatten();
+        status.is_some()
+    })?;
+    let mut stderr = String::new();
+    child.stderr.take().context("stderr")?.read_to_string(&mut stderr)?;
+    ensure!(status.is_some_and(|status| status.success()), "{status:?}: {stderr}");
+    ensure!(!stderr.contains("panicked") && !stderr.contains("error"), "{stderr}");
+    Ok(())
+}
+
+fn unprivileged(_: &Sandbox) -> Result<()> {
+    const NOBODY: u32 = 65534;
+    // A copy where everybody may read it.
+    let dir = tempfile::tempdir()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = dir.path().join("tcptrace");
+    fs::copy(binary::path(), &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    let output = Command::new(&copy).args(["watch", "--json"]).uid(NOBODY).gid(NOBODY).output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1) && output.stdout.is_empty(), "{output:?}");
+    ensure!(stderr.contains("CAP_BPF") && stderr.contains("hint:"), "{stderr}");
+    Ok(())
+}
+
+/// A reader that stands still while a small ring fills: loss is counted, and what it says afterwards is true.
+fn overload(sandbox: &Sandbox) -> Result<()> {
+    let tracer = Traced::watch(sandbox, &["--ring-size", "64K"])?;
+    let meeting = Meeting::new(Flavour::V4)?;
+    let before = close_wait(&meeting)?;
+    let over = close_wait(&meeting)?;
+    sleep_ms(300);
+    tracer.signal(Signal::STOP)?;
+    for _ in 0..2000 {
+        let pair = meeting.pair()?;
+        drop(pair.client);
+        drop(pair.server);
+    }
+    // Its end is lost.
+    let (lost_end, ()) = timed(|| drop(over.server));
+    tracer.signal(Signal::CONT)?;
+    sleep_ms(3000);
+    let after = close_wait(&meeting)?;
+    sleep_ms(200);
+    let (ended, (before_ends, after_ends)) = timed(|| {
+        let ends = ((before.local, before.remote), (after.local, after.remote));
+        drop((before.server, after.server));
+        ends
+    });
+    let run = tracer.finish_lossy()?;
+    let lost = |cause: &str| run.summary.loss.get(cause).copied().unwrap_or(0);
+    ensure!(lost("ring_full") > 0, "nothing was lost: {:?}", run.summary);
+    ensure!(lost("resyncs") > 0, "not reconciled: {:?}", run.summary);
+
+    let line = run.one(before_ends.0, before_ends.1, "CLOSE_WAIT", "LAST_ACK")?;
+    let truth = between(before.began, ended);
+    let least = if line.dwell_is_lower_bound { 0 } else { *truth.start() };
+    within("CLOSE_WAIT from before the loss", line.dwell()?, &(least..=*truth.end()))?;
+    let line = run.one(after_ends.0, after_ends.1, "CLOSE_WAIT", "LAST_ACK")?;
+    within("CLOSE_WAIT from after the loss", line.dwell()?, &between(after.began, ended))?;
+    // The one whose end was lost costs a dwell, never a wrong one.
+    for line in run.of(over.local, over.remote).iter().filter(|line| line.from == "CLOSE_WAIT") {
+        if let Some(dwell) = line.dwell_ns {
+            within("CLOSE_WAIT with a lost end", dwell, &(0..=*between(over.began, lost_end).end()))?;
+        }
+    }
+    Ok(())
+}
+
+struct CloseWait {
+    server: TcpStream,
+    local: std::net::SocketAddr,
+    remote: std::net::SocketAddr,
+    began: tests::clock::Moment,
+}
+
+fn close_wait(meeting: &Meeting) -> Result<CloseWait> {
+    let mut pair = meeting.pair()?;
+    let (began, ()) = timed(|| drop(pair.client));
+    read_eof(&mut pair.server)?;
+    Ok(CloseWait { server: pair.server, local: pair.server_addr, remote: pair.client_addr, began })
+}

@@ -1,21 +1,72 @@
 //! Events → outcomes: puts the real TIME_WAIT and FIN_WAIT2 together.
 //!
-//! Pure: no clock, no I/O. Time arrives with the event, and what is due is asked for with
+//! The kernel keeps a closing connection in two kinds of sockets. The *full* one (`struct tcp_sock`) is what
+//! `inet_sock_set_state` reports. In TIME_WAIT, and in FIN_WAIT2 once the application has closed, a *mini*
+//! (`struct inet_timewait_sock`) stands in for it, and the tracepoint has already said CLOSE: what is left of
+//! the connection's life can only be seen in the mini's timer. `tcp_time_wait()` starts that timer and then
+//! closes the full socket, always in this order, so
+//!
+//! ```text
+//! FIN_WAIT2→CLOSE of a full socket  +  a mini on the same flow  =  FIN_WAIT2→TIME_WAIT
+//! ```
+//!
+//! Full sockets and minis stand in two tables ([`table`]), each found by kernel address and by flow. An address
+//! identifies only what lives: both kinds of memory are reused at once. So everything that comes in is checked
+//! against what is known, and where it does not fit, an event was lost: the old dwell is then dropped, never
+//! ended with a wrong length.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`full`] | transitions of full sockets |
+//! | [`mini`] | start, cancel and expiry of a mini's timer |
+//! | [`silent`] | TIME_WAITs that begin without an event |
+//! | [`pending`] | minis that have ended and whose reason is not known yet |
+//! | [`ends`] | why a dwell ended |
+//! | [`actor`], [`owners`] | who did it, whose it is |
+//! | [`buckets`] | `tcp_max_tw_buckets` |
+//! | [`mptcp`] | which socket of an MPTCP connection speaks for which state |
+//! | [`reconcile`] | seeding from a dump, and repair after loss |
+//!
+//! Pure: no clock, no I/O. Time arrives with the event, and what is due without one is asked for with
 //! [`Tracker::deadline`] and delivered by [`Tracker::expire`].
 
-use rustc_hash::FxHashMap;
+mod actor;
+mod buckets;
+mod ends;
+mod full;
+mod mini;
+mod mptcp;
+mod owners;
+mod pending;
+mod reconcile;
+mod row;
+mod silent;
+mod table;
 
-use crate::event::{Event, MonoNs};
-use crate::inventory::diag::{DiagSocket, Dump};
+#[cfg(test)]
+mod tests;
+
+use crate::event::{Event, MonoNs, Protocol};
 use crate::net::{Flow, State};
-use crate::outcome::{ConnId, Dwell, Open, Outcome, Owner, Phase, Transition};
+use crate::outcome::{ConnId, Open, Outcome, Owner, Transition};
+
+use self::actor::Actors;
+use self::buckets::Buckets;
+use self::owners::{OwnerRef, Owners};
+use self::pending::{Connects, Pending};
+use self::reconcile::Resync;
+use self::row::{Full, Mini, Successor};
+use self::silent::Jiffies;
+use self::table::Table;
 
 /// How much the tracker may hold. What does not fit is not tracked, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Full sockets, listeners included. A million is the kernel's default `fs.nr_open`.
+    /// Full sockets, listeners included: about 130 MB for a million, which is the kernel's default
+    /// `fs.nr_open`.
     pub full_sockets: usize,
-    /// TIME_WAIT minis. A million is four namespaces at the kernel's largest default `tcp_max_tw_buckets`.
+    /// TIME_WAIT minis: about 170 MB for a million, which is four network namespaces at the highest
+    /// `tcp_max_tw_buckets` that the kernel chooses by itself (262,144).
     pub minis: usize,
 }
 
@@ -28,144 +79,199 @@ impl Default for Limits {
 /// Totals since the start, and what is open now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Connections that were given a number.
+    /// Connections seen, those of the dumps included. An MPTCP connection counts as its subflows.
     pub connections: u64,
     /// Connections and minis that found no room.
     pub table_full: u64,
-    /// Dwells dropped because an event was lost: their end is not known, so they end in no figure.
+    /// Dwells dropped because their end, or what came before it, was not seen. They are in no figure.
     pub censored: u64,
-    /// Open connections by state number.
+    /// Open connections and listeners by state number.
     pub open: [u64; tcptrace_common::state::SLOTS],
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Full {
-    conn: ConnId,
-    flow: Flow,
-    state: State,
-    phase: Option<Phase>,
-    since: MonoNs,
-    unread: u32,
-}
-
-/// The state machine.
+/// The state machine. See the module.
 #[derive(Debug)]
 pub struct Tracker {
-    limits: Limits,
-    counts: Counts,
-    fulls: FxHashMap<u64, Full>,
+    fulls: Table<Full>,
+    minis: Table<Mini>,
+    owners: Owners,
+    actors: Actors,
+    connects: Connects,
+    pending: Pending,
+    buckets: Buckets,
+    jiffies: Jiffies,
+    resync: Resync,
+    /// The latest moment seen. Records of several CPUs may come in slightly out of order; deadlines must not.
+    clock: MonoNs,
+    last_conn: ConnId,
+    connections: u64,
+    table_full: u64,
+    censored: u64,
 }
 
 impl Tracker {
     /// Knows nothing yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, counts: Counts::default(), fulls: FxHashMap::default() }
+        Self {
+            fulls: Table::new(limits.full_sockets),
+            minis: Table::new(limits.minis),
+            owners: Owners::default(),
+            actors: Actors::default(),
+            connects: Connects::default(),
+            pending: Pending::default(),
+            buckets: Buckets::default(),
+            jiffies: Jiffies::default(),
+            resync: Resync::default(),
+            clock: 0,
+            last_conn: 0,
+            connections: 0,
+            table_full: 0,
+            censored: 0,
+        }
+    }
+
+    /// Tells HZ of the traced kernel. Without it a TIME_WAIT that begins in silence (see [`silent`]) has no
+    /// length.
+    pub fn set_hz(&mut self, hz: Option<u32>) {
+        self.jiffies.set_hz(hz);
+    }
+
+    /// Tells `tcp_max_tw_buckets` of a network namespace, of which every mini is traced (no filter in the
+    /// kernel hides any). It decides between [`End::Overflow`] and [`End::Reset`] for a connection that goes
+    /// from FIN_WAIT1 to CLOSE in one go; without it neither is claimed. `None`: not known any more.
+    ///
+    /// [`End::Overflow`]: crate::outcome::End::Overflow
+    /// [`End::Reset`]: crate::outcome::End::Reset
+    pub fn set_tw_buckets(&mut self, netns: u32, max: Option<u32>) {
+        let live =
+            || self.minis.iter().filter(|(_, mini)| mini.flow().netns == netns && mini.is_live()).count();
+        self.buckets.set(netns, max, live);
     }
 
     /// Takes the next event and appends what follows from it. What is due before it is expired first, so that
     /// results never depend on when [`Self::expire`] is called.
     pub fn apply(&mut self, event: &Event, out: &mut Vec<Outcome>) {
         self.expire(event.at(), out);
-        let Event::State(change) = event else { return };
-        if change.from == change.to {
-            return;
+        match event {
+            Event::State(change) => self.on_state(change, out),
+            Event::MiniStarted(timer) => self.on_start(timer, out),
+            Event::MiniCancelled(timer) => self.on_cancel(timer, out),
+            Event::MiniExpired(expired) => self.on_expired(expired, out),
+            Event::EofTold(told) => self.on_eof_told(told),
         }
-        let known = self.fulls.remove(&change.sk);
-        let conn = known.map_or_else(
-            || {
-                self.counts.connections += 1;
-                self.counts.connections
-            },
-            |full| full.conn,
-        );
-        let phase = (change.to == State::FinWait2).then_some(if change.orphan {
-            Phase::Orphaned
-        } else {
-            Phase::HalfClosed
-        });
-        out.push(Outcome::Transition(Transition {
-            at: change.at,
-            conn,
-            flow: change.flow,
-            from: change.from,
-            to: change.to,
-            phase: known.and_then(|full| full.phase),
-            to_phase: phase,
-            dwell: known
-                .filter(|full| full.state == change.from)
-                .map(|full| Dwell { ns: change.at.saturating_sub(full.since), is_lower_bound: false }),
-            as_full_socket_ns: None,
-            end: None,
-            rearmed: 0,
-            timeout_jiffies: None,
-            owner: None,
-        }));
-        if change.to == State::Close {
-            return;
-        }
-        if self.fulls.len() >= self.limits.full_sockets {
-            self.counts.table_full += 1;
-            return;
-        }
-        self.fulls.insert(
-            change.sk,
-            Full {
-                conn,
-                flow: change.flow,
-                state: change.to,
-                phase,
-                since: change.at,
-                unread: change.unread,
-            },
-        );
     }
 
-    /// When [`Self::expire`] has something to say without a further event.
+    /// When [`Self::expire`] may have something to say without a further event.
     #[must_use]
     pub fn deadline(&self) -> Option<MonoNs> {
-        None
+        self.pending.deadline()
     }
 
     /// Concludes what time alone decides. `now` must not be later than the moment up to which every event has
     /// been applied: read the clock, drain the ring, then expire.
-    pub fn expire(&mut self, _now: MonoNs, _out: &mut Vec<Outcome>) {}
-
-    /// Call before the requests of a dump are sent: from here on closes are remembered, so that the dump
-    /// cannot bring back what has closed meanwhile.
-    pub fn begin_resync(&mut self, _now: MonoNs) {}
-
-    /// Makes the tracker agree with a dump: seeding and repair after loss are the same operation. Every event up
-    /// to `dump.finished` must have been applied before.
-    pub fn reconcile(
-        &mut self,
-        _dump: &Dump,
-        _fd_owner: &dyn Fn(&DiagSocket) -> Option<Owner>,
-        _out: &mut Vec<Outcome>,
-    ) {
+    pub fn expire(&mut self, now: MonoNs, out: &mut Vec<Outcome>) {
+        self.clock = self.clock.max(now);
+        while let Some(waiting) = self.pending.pop_due(self.clock) {
+            self.give_up_waiting(&waiting, out);
+        }
     }
 
-    /// Every connection with the state it is in now.
+    /// Every connection and listener with the state that it is in now.
+    ///
+    /// A mini that was last seen in FIN_WAIT2 is given as such, though it may have gone into TIME_WAIT in
+    /// silence (see [`silent`]): reconcile with a dump first where that matters.
     pub fn open(&self) -> impl Iterator<Item = Open> {
-        self.fulls.values().map(|full| Open {
-            conn: full.conn,
-            flow: full.flow,
+        let fulls = self.fulls.iter().filter(|(_, full)| {
+            full.successor == Successor::None && mptcp::speaks_for(full.protocol, full.state)
+        });
+        let fulls = fulls.map(|(_, full)| Open {
+            conn: full.conn(),
+            flow: *full.flow(),
             state: full.state,
             phase: full.phase,
             since: full.since,
-            since_is_lower_bound: false,
-            owner: None,
-            unread: (full.state == State::CloseWait).then_some(full.unread),
-        })
+            since_is_lower_bound: full.begin != row::Begin::Exact,
+            owner: self.owner(full.owner),
+            unread: full.unread.filter(|_| full.state == State::CloseWait),
+        });
+        let minis = self.minis.iter().filter(|(_, mini)| mini.is_live()).map(|(_, mini)| Open {
+            conn: mini.conn(),
+            flow: *mini.flow(),
+            state: mini.state,
+            phase: mini.phase(),
+            since: mini.since,
+            since_is_lower_bound: mini.begin != row::Begin::Exact,
+            owner: self.owner(mini.owner),
+            unread: None,
+        });
+        fulls.chain(minis)
     }
 
-    /// Totals, and open connections by state.
+    /// Totals, and open connections by state: counted when asked for.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let mut counts = self.counts;
+        let mut counts = Counts {
+            connections: self.connections,
+            table_full: self.table_full,
+            censored: self.censored,
+            open: Default::default(),
+        };
         for open in self.open() {
             counts.open[usize::from(open.state.number())] += 1;
         }
         counts
+    }
+
+    /// Connections seen, those of the dumps included.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections
+    }
+
+    /// Connections and minis that found no room.
+    #[must_use]
+    pub fn table_full(&self) -> u64 {
+        self.table_full
+    }
+
+    fn number_connection(&mut self, protocol: Protocol, state: State) -> ConnId {
+        self.last_conn += 1;
+        if protocol != Protocol::Mptcp && state != State::Listen {
+            self.connections += 1;
+        }
+        self.last_conn
+    }
+
+    fn owner(&self, owner: Option<OwnerRef>) -> Option<Owner> {
+        owner.and_then(|owner| self.owners.get(owner))
+    }
+
+    /// Before an owner is learned: makes room for it.
+    fn sweep_owners(&mut self) {
+        if self.owners.wants_sweep() {
+            let fulls = self.fulls.iter().filter_map(|(_, full)| full.owner);
+            let minis = self.minis.iter().filter_map(|(_, mini)| mini.owner);
+            self.owners.sweep(fulls.chain(minis));
+        }
+    }
+}
+
+/// A transition with nothing known but what is seen at once.
+fn transition(at: MonoNs, conn: ConnId, flow: Flow, from: State, to: State) -> Transition {
+    Transition {
+        at,
+        conn,
+        flow,
+        from,
+        to,
+        phase: None,
+        to_phase: None,
+        dwell: None,
+        as_full_socket_ns: None,
+        end: None,
+        rearmed: 0,
+        timeout_jiffies: None,
+        owner: None,
     }
 }

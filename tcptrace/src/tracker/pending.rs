@@ -1,0 +1,103 @@
+//! Minis whose timer was taken off the wheel, until it is known why.
+//!
+//! `timer_cancel` says the same for a timer that has run out, is about to be set again, or whose mini is being
+//! removed. The next event of the same timer decides between the first two, within a microsecond. For the
+//! third the reason may come later: when an incoming SYN takes over the four-tuple (`tcp_v4_rcv()`, case
+//! TCP_TW_SYN), the new connection shows only when its handshake is complete.
+
+use std::collections::VecDeque;
+
+use super::table::Slot;
+use crate::event::{MonoNs, Task};
+use crate::net::Flow;
+use crate::outcome::ConnId;
+
+/// How long the new connection's handshake may take: one retransmission of SYN+ACK, which comes after one
+/// second (`TCP_TIMEOUT_INIT`), and half a second for the way.
+pub(super) const GRACE_NS: u64 = 1_500_000_000;
+
+/// A mini that waits for its reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub deadline: MonoNs,
+    pub slot: Slot,
+    pub conn: ConnId,
+}
+
+/// First in, first out: all wait equally long. An entry whose mini has found its reason stays until it reaches
+/// the front.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    queue: VecDeque<Waiting>,
+}
+
+impl Pending {
+    pub(super) fn push(&mut self, waiting: Waiting) {
+        self.queue.push_back(waiting);
+    }
+
+    /// When the first is due.
+    pub(super) fn deadline(&self) -> Option<MonoNs> {
+        self.queue.front().map(|waiting| waiting.deadline)
+    }
+
+    /// Takes the first, if it is due.
+    pub(super) fn pop_due(&mut self, now: MonoNs) -> Option<Waiting> {
+        self.queue.pop_front_if(|waiting| waiting.deadline <= now)
+    }
+
+    /// Drops what `is_settled` at both ends. The common case is a timer that has run out: its entry is the
+    /// last one, pushed a microsecond ago.
+    pub(super) fn trim(&mut self, is_settled: impl Fn(&Waiting) -> bool) {
+        while self.queue.pop_back_if(|waiting| is_settled(waiting)).is_some() {}
+        while self.queue.pop_front_if(|waiting| is_settled(waiting)).is_some() {}
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+/// How long connect() may take from SYN_SENT to the mini that it takes over. About 5 µs without being
+/// preempted; the search over all local ports comes in between.
+const CONNECT_NS: u64 = 1_000_000;
+
+/// connect() calls remembered: as many as can be between those two points at once, one for each CPU, and those
+/// that came to nothing in the same millisecond.
+const CONNECTS: usize = 256;
+
+/// Recent connect() calls, which may be about to take over a mini.
+#[derive(Debug, Default)]
+pub(super) struct Connects {
+    recent: VecDeque<Connect>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Connect {
+    at: MonoNs,
+    tid: u32,
+    flow: Flow,
+}
+
+impl Connects {
+    /// A task has entered SYN_SENT; the flow's local port is 0 unless it was bound.
+    pub(super) fn push(&mut self, at: MonoNs, task: &Task, flow: Flow) {
+        if self.recent.len() >= CONNECTS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Connect { at, tid: task.tid, flow });
+    }
+
+    /// Whether this task is inside a connect() that may take over this mini: `__inet_check_established()`
+    /// has found it in the way and `tcp_twsk_unique()` allowed it.
+    pub(super) fn may_take(&self, at: MonoNs, task: &Task, mini: &Flow) -> bool {
+        let recent = self.recent.iter().rev();
+        recent.take_while(|connect| at.saturating_sub(connect.at) <= CONNECT_NS).any(|connect| {
+            connect.tid == task.tid
+                && connect.flow.netns == mini.netns
+                && connect.flow.remote == mini.remote
+                && connect.flow.remote_port == mini.remote_port
+                && (connect.flow.local_port == 0 || connect.flow.local_port == mini.local_port)
+        })
+    }
+}

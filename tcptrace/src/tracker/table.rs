@@ -1,0 +1,220 @@
+//! Rows found by kernel address and by flow, with a capacity.
+//!
+//! Rows stand in one slab; both indexes hold four-byte slots and compare with the row itself, so that neither
+//! repeats a key. That makes an index entry five bytes instead of fifty, which is what lets a million minis
+//! fit in 200 bytes each.
+
+use std::hash::BuildHasher;
+use std::ops::{Deref, DerefMut, Index, IndexMut};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+
+use crate::net::Flow;
+use crate::outcome::ConnId;
+
+/// Where a row stands. Reused after the row is gone: whoever keeps one compares [`Row::conn`] too.
+pub(super) type Slot = u32;
+
+/// What every row has; the rest is in `B`, which a row can be used as.
+#[derive(Debug)]
+pub(super) struct Row<B> {
+    addr: u64,
+    flow: Flow,
+    conn: ConnId,
+    body: B,
+}
+
+impl<B> Row<B> {
+    pub(super) fn new(addr: u64, flow: Flow, conn: ConnId, body: B) -> Self {
+        Self { addr, flow, conn, body }
+    }
+
+    /// The kernel's address; 0 while it is not known (found in a dump, or given up by its owner).
+    pub(super) fn addr(&self) -> u64 {
+        self.addr
+    }
+
+    /// Four-tuple and namespace.
+    pub(super) fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// The connection's number.
+    pub(super) fn conn(&self) -> ConnId {
+        self.conn
+    }
+}
+
+impl<B> Deref for Row<B> {
+    type Target = B;
+
+    fn deref(&self) -> &B {
+        &self.body
+    }
+}
+
+impl<B> DerefMut for Row<B> {
+    fn deref_mut(&mut self) -> &mut B {
+        &mut self.body
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Table<B> {
+    rows: Slab<Row<B>>,
+    by_addr: HashTable<Slot>,
+    by_flow: HashTable<Slot>,
+    capacity: usize,
+    /// Seeded by chance: flows are chosen by whoever connects, who must not be able to choose collisions.
+    hasher: DefaultHashBuilder,
+}
+
+impl<B> Table<B> {
+    /// Holds at most `capacity` rows, and never more than slots can be numbered.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            rows: Slab::new(),
+            by_addr: HashTable::new(),
+            by_flow: HashTable::new(),
+            capacity: capacity.min(Slot::MAX as usize),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.len() >= self.capacity
+    }
+
+    /// Adds a row; `None` when there is no room.
+    pub(super) fn insert(&mut self, row: Row<B>) -> Option<Slot> {
+        if self.is_full() {
+            return None;
+        }
+        let slot = Slot::try_from(self.rows.insert(row)).ok()?;
+        self.index_addr(slot);
+        self.index_flow(slot);
+        Some(slot)
+    }
+
+    /// Takes a row out.
+    ///
+    /// # Panics
+    /// If there is none: slots are handed out by this table and dropped with the row.
+    pub(super) fn remove(&mut self, slot: Slot) -> Row<B> {
+        self.unindex_addr(slot);
+        self.unindex_flow(slot);
+        self.rows.remove(slot as usize)
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Row<B>> {
+        self.rows.get(slot as usize)
+    }
+
+    /// The row at a kernel address.
+    pub(super) fn by_addr(&self, addr: u64) -> Option<Slot> {
+        if addr == 0 {
+            return None;
+        }
+        let hash = self.hasher.hash_one(addr);
+        self.by_addr.find(hash, |&slot| self[slot].addr == addr).copied()
+    }
+
+    /// Rows with this flow that `wanted` accepts.
+    pub(super) fn with_flow<'a>(
+        &'a self,
+        flow: &'a Flow,
+        wanted: impl Fn(&Row<B>) -> bool + 'a,
+    ) -> impl Iterator<Item = Slot> + 'a {
+        self.by_flow.iter_hash(self.hasher.hash_one(flow)).copied().filter(move |&slot| {
+            let row = &self[slot];
+            row.flow == *flow && wanted(row)
+        })
+    }
+
+    /// The newest row with this flow that `wanted` accepts. Newest, because the table's own order depends on
+    /// chance and results must not.
+    pub(super) fn by_flow(&self, flow: &Flow, wanted: impl Fn(&Row<B>) -> bool) -> Option<Slot> {
+        self.with_flow(flow, wanted).max_by_key(|&slot| self[slot].conn)
+    }
+
+    /// Tells a row its address, or with 0 takes it away.
+    pub(super) fn set_addr(&mut self, slot: Slot, addr: u64) {
+        self.unindex_addr(slot);
+        self.rows[slot as usize].addr = addr;
+        self.index_addr(slot);
+    }
+
+    /// Tells a row its flow.
+    pub(super) fn set_flow(&mut self, slot: Slot, flow: Flow) {
+        self.unindex_flow(slot);
+        self.rows[slot as usize].flow = flow;
+        self.index_flow(slot);
+    }
+
+    /// All rows, in the order of their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Row<B>)> {
+        // `insert` has refused every key that is no slot.
+        self.rows.iter().map(|(key, row)| (key as Slot, row))
+    }
+
+    /// Bytes allocated, the indexes included.
+    #[cfg(test)]
+    pub(super) fn allocated_bytes(&self) -> usize {
+        // A slab's entry is as large as its row: the vacant variant hides in one of the row's enums.
+        self.rows.capacity() * size_of::<Row<B>>()
+            + self.by_addr.allocation_size()
+            + self.by_flow.allocation_size()
+    }
+
+    fn index_addr(&mut self, slot: Slot) {
+        let Self { rows, by_addr, hasher, .. } = self;
+        let addr = rows[slot as usize].addr;
+        if addr != 0 {
+            let rehash = |&slot: &Slot| hasher.hash_one(rows[slot as usize].addr);
+            by_addr.insert_unique(hasher.hash_one(addr), slot, rehash);
+        }
+    }
+
+    fn unindex_addr(&mut self, slot: Slot) {
+        let addr = self[slot].addr;
+        if addr != 0
+            && let Ok(entry) = self.by_addr.find_entry(self.hasher.hash_one(addr), |&it| it == slot)
+        {
+            entry.remove();
+        }
+    }
+
+    fn index_flow(&mut self, slot: Slot) {
+        let Self { rows, by_flow, hasher, .. } = self;
+        let rehash = |&slot: &Slot| hasher.hash_one(rows[slot as usize].flow);
+        by_flow.insert_unique(rehash(&slot), slot, rehash);
+    }
+
+    fn unindex_flow(&mut self, slot: Slot) {
+        let hash = self.hasher.hash_one(self[slot].flow);
+        if let Ok(entry) = self.by_flow.find_entry(hash, |&it| it == slot) {
+            entry.remove();
+        }
+    }
+}
+
+impl<B> Index<Slot> for Table<B> {
+    type Output = Row<B>;
+
+    fn index(&self, slot: Slot) -> &Row<B> {
+        &self.rows[slot as usize]
+    }
+}
+
+impl<B> IndexMut<Slot> for Table<B> {
+    fn index_mut(&mut self, slot: Slot) -> &mut Row<B> {
+        &mut self.rows[slot as usize]
+    }
+}

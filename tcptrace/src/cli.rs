@@ -10,6 +10,7 @@ pub mod filters;
 pub mod hidden;
 pub mod man;
 pub mod output;
+pub mod record;
 pub mod report;
 pub mod tracing;
 pub mod values;
@@ -25,6 +26,7 @@ pub use demo::DemoArgs;
 pub use filters::FilterArgs;
 pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
+pub use record::RecordArgs;
 pub use report::ReportArgs;
 pub use tracing::TracingArgs;
 pub use watch::WatchArgs;
@@ -80,6 +82,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Measure how long each closing state lasts, why it ends and who is responsible
     Report(ReportArgs),
+    /// Record everything that comes in to a file, for report and watch --from
+    Record(RecordArgs),
     /// Watch traffic made for the purpose: a leak, TIME_WAITs, orphans, in a private network namespace
     Demo(DemoArgs),
     /// Print a completion script for a shell

@@ -58,6 +58,8 @@ pub struct Engine {
     tracker: Tracker,
     stats: Stats,
     filter: Filter,
+    /// What the recording that is replayed was filtered by: it holds more than its recorder was asked for.
+    recorded: Filter,
     meta: Meta,
     kernel_loss: KernelLoss,
     lost_since_inventory: bool,
@@ -78,6 +80,7 @@ impl Engine {
             tracker: Tracker::new(limits),
             stats: Stats::new(by, DEFAULT_KEYS),
             filter,
+            recorded: Filter::default(),
             meta,
             kernel_loss: KernelLoss::default(),
             lost_since_inventory: false,
@@ -87,6 +90,11 @@ impl Engine {
             notes: Vec::new(),
             outcomes: Vec::with_capacity(16),
         }
+    }
+
+    /// Adds the filter that a recording was made with.
+    pub fn set_recorded_filter(&mut self, recorded: Filter) {
+        self.recorded = recorded;
     }
 
     /// Tracing begins.
@@ -141,7 +149,7 @@ impl Engine {
 
     fn deliver(&mut self, sink: &mut impl FnMut(&Outcome)) {
         for outcome in &self.outcomes {
-            if wanted(&self.filter, outcome) {
+            if wanted(&self.filter, outcome) && wanted(&self.recorded, outcome) {
                 self.stats.record(outcome);
                 sink(outcome);
             }
@@ -240,12 +248,13 @@ impl Engine {
 
     /// Connections that the filter wants, with the state that they are in now.
     pub fn open(&self) -> impl Iterator<Item = Open> {
-        let now = self.meta.now;
+        let wanted = |filter: &Filter, open: &Open| {
+            filter.matches_flow(&open.flow)
+                && filter.matches_owner(open.owner.as_ref())
+                && filter.matches_dwell_ns(Some(self.meta.now.saturating_sub(open.since)))
+        };
         self.tracker.open().filter(move |open| {
-            open.state != State::Listen
-                && self.filter.matches_flow(&open.flow)
-                && self.filter.matches_owner(open.owner.as_ref())
-                && self.filter.matches_dwell_ns(Some(now.saturating_sub(open.since)))
+            open.state != State::Listen && wanted(&self.filter, open) && wanted(&self.recorded, open)
         })
     }
 
@@ -255,7 +264,8 @@ impl Engine {
         let mut meta = self.meta.clone();
         meta.connections = self.tracker.counts().connections;
         let mut snapshot = self.stats.snapshot(meta, self.open(), container);
-        snapshot.states.retain(|report| self.filter.states.contains(report.state));
+        let states = self.filter.states.and(self.recorded.states);
+        snapshot.states.retain(|report| states.contains(report.state));
         snapshot.loss = self.loss();
         snapshot.skipped.clone_from(&self.skipped);
         snapshot.notes.clone_from(&self.notes);

@@ -17,6 +17,7 @@ pub mod loss;
 pub mod net;
 pub mod outcome;
 pub mod recording;
+pub mod replay;
 pub mod sandbox;
 pub mod settings;
 pub mod snapshot;

@@ -16,7 +16,7 @@ mod writer;
 use serde::{Deserialize, Serialize};
 
 pub use reader::{Ending, ReadError, Reader};
-pub use writer::{Recorder, Written};
+pub use writer::{Recorder, Written, create};
 
 use crate::engine::{Inventory, KernelLoss};
 use crate::event::MonoNs;

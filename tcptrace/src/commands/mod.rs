@@ -5,6 +5,7 @@ pub mod completions;
 pub mod demo;
 mod failure;
 pub mod man;
+pub mod record;
 pub mod report;
 pub mod schema;
 mod stdout;
@@ -45,6 +46,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
         Invocation::User(command) => match command {
             Command::Watch(args) => watch::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::Record(args) => record::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

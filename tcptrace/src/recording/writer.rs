@@ -32,6 +32,22 @@ pub struct Written {
     pub file_bytes: u64,
 }
 
+/// Creates the file of a recording, which must not exist unless `overwrite`. To be called while privileges are
+/// still there; [`Recorder::start`] when tracing has begun.
+///
+/// # Errors
+/// When the file cannot be created, or exists.
+pub fn create(path: &Path, overwrite: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if overwrite {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    options.open(path)
+}
+
 /// A recording that is being made.
 #[derive(Debug)]
 pub struct Recorder {
@@ -44,19 +60,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Creates the file, which must not exist unless `overwrite`, and writes the header.
+    /// Begins to write to a file that [`create`] made.
     ///
     /// # Errors
-    /// When the file cannot be created, or exists.
-    pub fn create(path: &Path, overwrite: bool, header: &Header) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.write(true);
-        if overwrite {
-            options.create(true).truncate(true);
-        } else {
-            options.create_new(true);
-        }
-        let file = options.open(path)?;
+    /// When no thread can be started.
+    pub fn start(path: &Path, file: File, header: &Header) -> io::Result<Self> {
         let compress = path.extension().is_some_and(|extension| extension == "zst");
         let (chunks, receiver) = sync_channel(CHUNKS);
         let thread = thread::Builder::new().name("recorder".to_owned()).spawn(move || {

@@ -212,6 +212,8 @@ impl<'data, R: ReadRef<'data>> ReadRef<'data> for Limited<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     fn own() -> Vec<u8> {
@@ -248,8 +250,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_damage_panics(at in 0_usize..64, value: u8, tail in 64_usize..4096) {
-            let mut file = own();
-            file.truncate(tail.max(at + 1));
+            let mut file = vec![0; tail.max(at + 1)];
+            std::fs::File::open("/proc/self/exe").unwrap().read_exact(&mut file).unwrap();
             file[at] = value;
             if let Ok(layout) = Layout::read(Limited(&file[..])) {
                 let _ = layout.bias(u64::MAX, u64::MAX, 1);

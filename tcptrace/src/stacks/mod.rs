@@ -13,6 +13,7 @@ mod epilogue;
 pub mod frame;
 mod jit_name;
 mod maps;
+mod memo;
 mod module;
 mod modules;
 mod perf_map;
@@ -25,12 +26,14 @@ pub mod stack;
 mod symbolise;
 mod unwind;
 mod v8;
+pub mod worker;
 
 pub use frame::{Frame, Role};
 pub use process::ProcessError;
 pub use resolver::{Capture, Limits, Stacks};
 pub use site::{Site, SiteId, Sites};
 pub use stack::{Note, Stack};
+pub use worker::{Resolved, Worker};
 
 #[cfg(test)]
 mod tests;

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use super::frame::{Frame, Role, cut};
 use super::jit_name;
+use super::memo::{Memo, WordRead};
 use super::modules::Modules;
 use super::process::{Location, Process, ProcessError};
 use super::role::{self, Evidence, Interpreter};
 use super::stack::{Note, Stack, missing};
 use super::symbolise::Symboliser;
-use super::unwind::{RawFrame, StackCopy, Trust, UnwindCache, WalkEnd, walk};
+use super::unwind::{RawFrame, StackCopy, Trust, UnwindCache, Walk, WalkEnd, walk};
 use super::v8;
 use crate::decode::{StackReason, StackSample};
 use crate::event::MonoNs;
@@ -51,6 +53,18 @@ pub struct Capture {
     pub tid: u32,
     frames: Vec<(RawFrame, Option<String>)>,
     end: WalkEnd,
+    words: Vec<WordRead>,
+}
+
+impl Capture {
+    /// Whether an equal sample would give an equal stack: not where a JIT compiler may have put another
+    /// function in the place of one, and not where mappings that were not there may be there next time.
+    fn is_repeatable(&self) -> bool {
+        let is_fixed = |(raw, name): &(RawFrame, Option<String>)| {
+            matches!(raw.location, Location::Module(..)) && name.is_none()
+        };
+        self.end == WalkEnd::Root && self.frames.iter().all(is_fixed)
+    }
 }
 
 /// Turns stack records into stacks. Single-threaded; keeps what it learns of processes, files and symbols.
@@ -65,6 +79,8 @@ pub struct Stacks {
 
 struct Known {
     process: Process,
+    memo: Memo,
+    /// When it was last used, in samples.
     used: u64,
 }
 
@@ -91,12 +107,11 @@ impl Stacks {
     /// # Errors
     /// The process has gone and is not known, or may not be read.
     pub fn capture(&mut self, sample: &StackSample<'_>) -> Result<Capture, ProcessError> {
-        self.clock += 1;
         self.make_room();
-        let known = Self::known(&mut self.processes, sample.pid)?;
-        known.used = self.clock;
+        self.clock += 1;
+        let known = Self::known(&mut self.processes, sample.pid, self.clock)?;
         let process = &mut known.process;
-        let (frames, end) = walk(sample, process, &mut self.modules, &mut self.unwind_cache);
+        let Walk { frames, end, words } = walk(sample, process, &mut self.modules, &mut self.unwind_cache);
         let stack = StackCopy::of(sample);
         let frames = frames
             .into_iter()
@@ -106,7 +121,7 @@ impl Stacks {
             })
             .collect();
         let StackSample { reason, at, sk, pid, tid, .. } = *sample;
-        Ok(Capture { reason, at, sk, pid, tid, frames, end })
+        Ok(Capture { reason, at, sk, pid, tid, frames, end, words })
     }
 
     /// Names the frames of a capture: a hash lookup for addresses seen before; the first address in a program
@@ -145,32 +160,54 @@ impl Stacks {
         Stack { frames, truncated, note }
     }
 
-    /// [`Stacks::capture`] and [`Stacks::symbolise`] at once. A process that cannot be looked at gives a stack
-    /// without frames, and the reason as its note.
-    pub fn resolve(&mut self, sample: &StackSample<'_>) -> Stack {
-        match self.capture(sample) {
-            Ok(capture) => self.symbolise(&capture),
-            Err(error) => {
-                Stack { frames: Vec::new(), truncated: true, note: Some(not_followed(&error.to_string())) }
-            }
+    /// [`Stacks::capture`] and [`Stacks::symbolise`] at once, or the stack of an equal sample before: a
+    /// microsecond or two. A process that cannot be looked at gives a stack without frames, and the reason as
+    /// its note.
+    pub fn resolve(&mut self, sample: &StackSample<'_>) -> Arc<Stack> {
+        if let Some(stack) = self.recall(sample) {
+            return stack;
         }
+        let capture = match self.capture(sample) {
+            Ok(capture) => capture,
+            Err(error) => {
+                let note = Some(not_followed(&error.to_string()));
+                return Arc::new(Stack { frames: Vec::new(), truncated: true, note });
+            }
+        };
+        let stack = Arc::new(self.symbolise(&capture));
+        if capture.is_repeatable()
+            && let Some(known) = self.processes.get_mut(&sample.pid)
+        {
+            known.memo.keep(sample, capture.words, stack.clone());
+        }
+        stack
     }
 
-    fn known(processes: &mut HashMap<u32, Known>, pid: u32) -> Result<&mut Known, ProcessError> {
-        let open = || Process::open(pid).map(|process| Known { process, used: 0 });
-        match processes.entry(pid) {
-            Entry::Vacant(entry) => Ok(entry.insert(open()?)),
-            Entry::Occupied(entry) if entry.get().process.is_current() => Ok(entry.into_mut()),
+    fn recall(&mut self, sample: &StackSample<'_>) -> Option<Arc<Stack>> {
+        let known = self.processes.get_mut(&sample.pid)?;
+        let stack = known.memo.recall(sample).filter(|_| known.process.is_current())?;
+        self.clock += 1;
+        known.used = self.clock;
+        Some(stack)
+    }
+
+    fn known(processes: &mut HashMap<u32, Known>, pid: u32, used: u64) -> Result<&mut Known, ProcessError> {
+        let open = || Process::open(pid).map(|process| Known { process, memo: Memo::default(), used });
+        let known = match processes.entry(pid) {
+            Entry::Vacant(entry) => entry.insert(open()?),
+            Entry::Occupied(entry) if entry.get().process.is_current() => entry.into_mut(),
             Entry::Occupied(mut entry) => match open() {
                 Ok(fresh) => {
                     // Another program under the same pid: exec(), or the pid was given away.
                     entry.insert(fresh);
-                    Ok(entry.into_mut())
+                    entry.into_mut()
                 }
-                Err(ProcessError::Gone(_)) => Ok(entry.into_mut()),
-                Err(error) => Err(error),
+                Err(ProcessError::Gone(_)) => entry.into_mut(),
+                Err(error) => return Err(error),
             },
-        }
+        };
+        known.used = used;
+        Ok(known)
     }
 
     /// Lets go of the processes that were least recently used, and of the files that only they used, until

@@ -6,6 +6,7 @@
 
 use framehop::{CacheNative, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative, Unwinder as _};
 
+use super::memo::WordRead;
 use super::modules::Modules;
 use super::process::{Location, Process};
 use super::{epilogue, scan};
@@ -124,13 +125,23 @@ impl<'a> StackCopy<'a> {
     }
 }
 
+/// What a walk found.
+pub struct Walk {
+    /// The frames, innermost first.
+    pub frames: Vec<RawFrame>,
+    /// How it ended.
+    pub end: WalkEnd,
+    /// What it read of the stack: with the registers, all that it depends on.
+    pub words: Vec<WordRead>,
+}
+
 /// Walks the stack of a record in its process.
 pub fn walk(
     sample: &StackSample<'_>,
     process: &mut Process,
     modules: &mut Modules,
     cache: &mut UnwindCache,
-) -> (Vec<RawFrame>, WalkEnd) {
+) -> Walk {
     let mut walker = Walker {
         stack: StackCopy::of(sample),
         registers: native(sample),
@@ -138,10 +149,11 @@ pub fn walk(
         modules,
         cache,
         frames: Vec::with_capacity(16),
+        words: Vec::with_capacity(32),
         silent_so_far: true,
     };
     let end = walker.run(FrameAddress::from_instruction_pointer(sample.ip));
-    (walker.frames, end)
+    Walk { frames: walker.frames, end, words: walker.words }
 }
 
 struct Walker<'a> {
@@ -151,6 +163,7 @@ struct Walker<'a> {
     modules: &'a mut Modules,
     cache: &'a mut UnwindCache,
     frames: Vec<RawFrame>,
+    words: Vec<WordRead>,
     /// No frame so far had call-frame information.
     silent_so_far: bool,
 }
@@ -213,11 +226,21 @@ impl Walker<'_> {
         self.step_by_rules(at)
     }
 
+    fn word(&mut self, address: u64) -> Result<u64, OutsideCopy> {
+        let word = self.stack.word(address);
+        self.words.push((address, word.ok()));
+        word
+    }
+
     /// Call-frame information, or the frame pointer where there is none.
     fn step_by_rules(&mut self, at: FrameAddress) -> Step {
         let mut missed = None;
-        let stack = self.stack;
-        let mut read = |address| stack.word(address).map_err(|outside| missed = Some(outside));
+        let (stack, words) = (self.stack, &mut self.words);
+        let mut read = |address| {
+            let word = stack.word(address);
+            words.push((address, word.ok()));
+            word.map_err(|outside| missed = Some(outside))
+        };
         let unwinder = &self.process.unwinder;
         let next = unwinder.unwind_frame(at, &mut self.registers, &mut self.cache.cache, &mut read);
         match (next, missed) {
@@ -240,10 +263,10 @@ impl Walker<'_> {
         let (sp, fp) = stack_registers(&self.registers);
         let slot = sp.checked_add(frame.return_slot)?;
         let fp = match frame.saved_frame_pointer {
-            Some(offset) => self.stack.word(sp.checked_add(offset)?).ok()?,
+            Some(offset) => self.word(sp.checked_add(offset)?).ok()?,
             None => fp,
         };
-        let address = self.stack.word(slot).ok()?;
+        let address = self.word(slot).ok()?;
         let next = FrameAddress::from_return_address(address)?;
         self.locate(next.address_for_lookup())?;
         set_registers(&mut self.registers, address, slot.checked_add(8)?, fp);
@@ -254,7 +277,7 @@ impl Walker<'_> {
     fn step_by_scan(&mut self) -> Option<Step> {
         let (sp, fp) = stack_registers(&self.registers);
         for slot in scan::slots(sp) {
-            let address = self.stack.word(slot).ok()?;
+            let address = self.word(slot).ok()?;
             let Some(next) = FrameAddress::from_return_address(address) else { continue };
             let lookup = next.address_for_lookup();
             if self.process.is_mapped(lookup)

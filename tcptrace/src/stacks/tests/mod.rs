@@ -5,10 +5,12 @@
 mod snapshot;
 
 use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use snapshot::Target;
 
-use super::{Note, Role, Stack, Stacks};
+use super::{Limits, Note, Role, Stack, Stacks, Worker};
 
 const C: &str = r#"#include <stdio.h>
 #include <sys/socket.h>
@@ -52,7 +54,7 @@ fn assert_frames(frames: &[String], expected: &[&str]) {
 }
 
 /// The stack of a blocked program.
-fn resolve(target: &Target) -> Option<Stack> {
+fn resolve(target: &Target) -> Option<Arc<Stack>> {
     let snapshot = target.snapshot()?;
     let stack = Stacks::default().resolve(&snapshot.sample());
     eprintln!("{:#?}\n{:?}", shown(&stack), stack.note);
@@ -120,10 +122,46 @@ fn a_program_that_has_exited_and_was_deleted_is_still_named() {
 fn a_short_copy_of_the_stack_is_marked_as_truncated() {
     let Some(target) = Target::run(&["gcc", "-O2", "-g"], "leaky.c", C) else { return };
     let Some(mut snapshot) = target.snapshot() else { return };
-    snapshot.keep_stack_bytes(1024);
+    snapshot.change_stack(|stack| stack.truncate(1024));
     let stack = Stacks::default().resolve(&snapshot.sample());
     assert!(stack.truncated);
     assert_frames(&site(&stack), &LEAKY_C[..2]);
+}
+
+#[test]
+fn an_equal_sample_gives_the_same_stack_and_another_does_not() {
+    let Some(target) = Target::run(&["gcc", "-O2", "-g"], "leaky.c", C) else { return };
+    let Some(snapshot) = target.snapshot() else { return };
+    let mut stacks = Stacks::default();
+    let first = stacks.resolve(&snapshot.sample());
+    let again = stacks.resolve(&snapshot.sample());
+    assert!(Arc::ptr_eq(&first, &again));
+    // Other contents of the buffer change nothing; another return address does.
+    let mut other = snapshot.clone();
+    other.change_stack(|stack| stack[256] ^= 1);
+    assert!(Arc::ptr_eq(&first, &stacks.resolve(&other.sample())));
+    other.change_stack(|stack| stack.fill(1));
+    assert_ne!(first, stacks.resolve(&other.sample()));
+}
+
+#[test]
+fn the_worker_answers_for_every_sample_and_counts_what_it_drops() {
+    let Some(target) = Target::run(&["gcc", "-O2", "-g"], "leaky.c", C) else { return };
+    let Some(snapshot) = target.snapshot() else { return };
+    let mut worker = Worker::start(Limits::default()).unwrap();
+    assert!(worker.submit(&snapshot.sample()));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut resolved = Vec::new();
+    while resolved.is_empty() && Instant::now() < deadline {
+        resolved.extend(worker.drain());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_frames(&site(&resolved[0].stack), &LEAKY_C);
+    assert_eq!((resolved[0].sk, resolved[0].at), (2, 1));
+    let taken = (0..2000).filter(|_| worker.submit(&snapshot.sample())).count();
+    let dropped = worker.dropped();
+    assert_eq!(u64::try_from(2000 - taken).unwrap(), dropped);
+    assert_eq!(worker.finish(Duration::from_secs(20)).len(), taken);
 }
 
 const RUST: &str = r#"use std::io::{Read, Write};

@@ -20,6 +20,7 @@ struct Registers {
 }
 
 /// A process that has been stopped for a moment inside a system call.
+#[derive(Clone)]
 pub struct Snapshot {
     pid: u32,
     registers: Registers,
@@ -42,8 +43,8 @@ impl Snapshot {
         }
     }
 
-    pub fn keep_stack_bytes(&mut self, len: usize) {
-        self.stack.truncate(len);
+    pub fn change_stack(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.stack);
     }
 
     /// Stops the main thread of a process, reads it and lets it go on.

@@ -8,16 +8,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::decode::StackSample;
 use crate::engine::{Engine, Input, Inventory, KernelLoss};
 use crate::event::Event;
 use crate::inventory::diag::{Dump, StateSet};
+use crate::inventory::worker::{Answer, Worker};
 use crate::inventory::{self, clock, namespaces, owners};
 use crate::kernel::confine::confine;
-use crate::kernel::privileges::{Host, needed_for_inventory};
+use crate::kernel::privileges::Host;
 use crate::kernel::{Tracer, TracerOptions};
 use crate::outcome::Outcome;
 use crate::snapshot::{Program, SkippedHook};
@@ -35,6 +35,10 @@ const RESYNC_EVERY: Duration = Duration::from_secs(2);
 
 /// What a command does with what comes in.
 pub trait Handler {
+    /// Here is the thread that may ask the system while tracing: the calling one is about to lose what that
+    /// takes.
+    fn inventory(&mut self, _worker: &Worker) {}
+
     /// Tracing has begun: programs are attached.
     fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {
         Ok(())
@@ -88,8 +92,8 @@ pub enum EndedBy {
     Handler,
 }
 
-/// A dump that is being taken on a thread of its own.
-type Dumping = JoinHandle<anyhow::Result<Inventory>>;
+/// A dump that is being taken on the inventory thread.
+type Dumping = Answer<anyhow::Result<Inventory>>;
 
 /// Traces until something ends it, and leaves `engine` with everything that was learned.
 ///
@@ -103,16 +107,17 @@ pub async fn run(
     // Before anything is attached, so that no signal finds the program half way.
     let mut signals = Signals::new()?;
     let mut tracer = Tracer::start(&options.tracer)?;
-    // Before any other thread is started: each thread has capabilities of its own.
-    let mut keep = Host::look().needed_while_tracing();
-    keep.extend(needed_for_inventory());
-    confine(&keep).context("cannot give up privileges")?;
+    // Each thread has capabilities of its own: this one keeps those that dumps take.
+    let worker = Worker::start()?;
+    handler.inventory(&worker);
+    // Before any other thread is started.
+    confine(&Host::look().needed_while_tracing()).context("cannot give up privileges")?;
     engine.begin(clock::monotonic_ns());
     tell_programs(engine, &tracer)?;
     handler.started(engine)?;
     let started = Instant::now();
     let deadline = options.duration.map(|duration| started + duration);
-    let mut dumping = Some(begin_dump(engine, options, handler)?);
+    let mut dumping = Some(begin_dump(engine, options, &worker, handler)?);
     let (mut loss_read, mut last_dump) = (started, started);
     let ended_by = loop {
         let now = Instant::now();
@@ -133,7 +138,7 @@ pub async fn run(
         if !batch.more {
             engine.tick(at, |outcome| handler.outcome(outcome));
             // The ring is empty: every event from before the end of the dump has been fed.
-            if dumping.as_ref().is_some_and(JoinHandle::is_finished)
+            if dumping.as_ref().is_some_and(Answer::is_ready)
                 && let Some(dump) = dumping.take()
             {
                 finish_dump(engine, handler, dump).await?;
@@ -144,7 +149,7 @@ pub async fn run(
             read_loss(engine, &tracer, handler)?;
             if engine.needs_resync() && dumping.is_none() && now - last_dump >= RESYNC_EVERY {
                 last_dump = now;
-                dumping = Some(begin_dump(engine, options, handler)?);
+                dumping = Some(begin_dump(engine, options, &worker, handler)?);
             }
         }
         if handler.turn(engine)?.is_break() {
@@ -208,32 +213,29 @@ fn supply(engine: &mut Engine, handler: &mut impl Handler, input: &Input) -> any
     Ok(())
 }
 
-fn begin_dump(engine: &mut Engine, options: &Options, handler: &mut impl Handler) -> anyhow::Result<Dumping> {
+fn begin_dump(
+    engine: &mut Engine,
+    options: &Options,
+    worker: &Worker,
+    handler: &mut impl Handler,
+) -> anyhow::Result<Dumping> {
     supply(engine, handler, &Input::InventoryBegins { at: clock::monotonic_ns() })?;
     let namespaces = options.namespaces.clone();
-    Ok(tokio::task::spawn_blocking(move || take_inventory(&namespaces)))
+    Ok(worker.ask(move || take_inventory(&namespaces)))
 }
 
 /// Every socket of these namespaces (of all, where none is named) and one holder of each.
 fn take_inventory(wanted: &[u32]) -> anyhow::Result<Inventory> {
-    let found = namespaces::all()?;
-    let mut notes = found.notes;
-    let mut list = found.list;
-    if !wanted.is_empty() {
-        list.retain(|namespace| wanted.contains(&namespace.inode));
-        for gone in wanted.iter().filter(|&&inode| !list.iter().any(|namespace| namespace.inode == inode)) {
-            notes.push(format!("network namespace {gone} is no longer there"));
-        }
-    }
-    let mut dump = inventory::dump_these(&list, StateSet::ALL)?;
-    dump.notes.append(&mut notes);
+    let found = namespaces::all()?.only(wanted);
+    let mut dump = inventory::dump_these(&found.list, StateSet::ALL)?;
+    dump.notes.extend(found.notes);
     let mut owners: Vec<_> = owners::of_dump(&mut dump).into_iter().collect();
     owners.sort_unstable_by_key(|&(inode, _)| inode);
     Ok(Inventory { dump, owners })
 }
 
 async fn finish_dump(engine: &mut Engine, handler: &mut impl Handler, dump: Dumping) -> anyhow::Result<()> {
-    let inventory = match dump.await.context("the thread that dumps sockets ended early")? {
+    let inventory = match dump.await? {
         Ok(inventory) => inventory,
         // Without the dump the figures of new connections are as true as with it.
         Err(error) => {

@@ -11,5 +11,6 @@ pub mod namespaces;
 pub mod owners;
 pub mod process;
 pub mod sysctl;
+pub mod worker;
 
 pub use dump::{DumpError, dump_all, dump_one, dump_these};

@@ -45,6 +45,23 @@ pub struct Namespaces {
     pub notes: Vec<String>,
 }
 
+impl Namespaces {
+    /// Those of these inode numbers; all, when none is given. One that is not there is noted.
+    #[must_use]
+    pub fn only(mut self, wanted: &[u32]) -> Self {
+        if wanted.is_empty() {
+            return self;
+        }
+        self.list.retain(|namespace| wanted.contains(&namespace.inode));
+        for gone in
+            wanted.iter().filter(|&&inode| !self.list.iter().any(|namespace| namespace.inode == inode))
+        {
+            self.notes.push(format!("network namespace {gone} is no longer there"));
+        }
+        self
+    }
+}
+
 /// A namespace that cannot be found or entered.
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
@@ -144,8 +161,9 @@ pub fn all() -> Result<Namespaces, NamespaceError> {
         }
     }
     if denied > 0 {
+        let es = if denied == 1 { "" } else { "es" };
         notes.push(format!(
-            "the network namespace of {denied} processes could not be read (needs CAP_SYS_PTRACE, and more \
+            "the network namespace of {denied} process{es} could not be read (needs CAP_SYS_PTRACE, and more \
              where a security module says so): sockets of a namespace that only they are in are not seen"
         ));
     }

@@ -228,10 +228,17 @@ impl Host {
 
 /// Capabilities with which sockets of other network namespaces are dumped (`setns()`: CAP_SYS_ADMIN) and their
 /// holders found among other users' processes (/proc/PID/ns and /proc/PID/fd: CAP_SYS_PTRACE, and
-/// CAP_DAC_READ_SEARCH to enter the directory). Without them an inventory sees less and says so.
+/// CAP_DAC_READ_SEARCH to enter the directory), and with which `sock_diag` tells a subflow of MPTCP from plain
+/// TCP (CAP_NET_ADMIN). Without them an inventory sees less and says so.
 #[must_use]
 pub fn needed_for_inventory() -> CapsHashSet {
-    [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH].into()
+    [
+        Capability::CAP_SYS_ADMIN,
+        Capability::CAP_SYS_PTRACE,
+        Capability::CAP_DAC_READ_SEARCH,
+        Capability::CAP_NET_ADMIN,
+    ]
+    .into()
 }
 
 /// Whether /proc/kallsyms shows addresses.

@@ -123,6 +123,8 @@ impl Target {
 
     /// Starts a program and waits until it says that it is about to block.
     pub fn start(directory: tempfile::TempDir, command: &mut Command) -> Option<Self> {
+        // Node leaves a log in the directory that it is started in.
+        command.current_dir(directory.path());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = match child {
             Ok(child) => child,

@@ -28,7 +28,7 @@ pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
 pub use record::RecordArgs;
 pub use report::ReportArgs;
-pub use tracing::TracingArgs;
+pub use tracing::{SourceArgs, TracingArgs};
 pub use watch::WatchArgs;
 
 const STYLES: Styles = Styles::styled()
@@ -96,7 +96,7 @@ pub enum Command {
 #[derive(Debug)]
 pub enum Invocation {
     /// A user's command.
-    User(Command),
+    User(Box<Command>),
     /// `--schema`.
     Schema,
     /// A role that another run of this program gave to it.
@@ -114,7 +114,8 @@ impl Invocation {
             return hidden::Cli::try_parse_from(line).map(|own| Self::Own(own.command));
         }
         // Without --schema and without a command clap has shown the help instead.
-        Cli::try_parse_from(line).map(|cli| cli.command.map_or(Self::Schema, Self::User))
+        Cli::try_parse_from(line)
+            .map(|cli| cli.command.map_or(Self::Schema, |command| Self::User(Box::new(command))))
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod duration;
 mod environment;
 mod filter;
+pub mod recorded;
 mod system;
 
 use std::fmt;

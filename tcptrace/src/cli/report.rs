@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{FilterArgs, OutputArgs, TracingArgs};
+use super::{FilterArgs, OutputArgs, SourceArgs, TracingArgs};
 use crate::snapshot::KeyKind;
 
 /// Options of `report`.
@@ -28,6 +28,10 @@ pub struct ReportArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
+
+    /// Input.
+    #[command(flatten)]
+    pub source: SourceArgs,
 
     /// Tracing.
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! Options of every command that traces.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -22,4 +23,13 @@ pub struct TracingArgs {
     /// Exit with status 4 when events were lost.
     #[arg(long)]
     pub fail_on_loss: bool,
+}
+
+/// Where the events come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Input")]
+pub struct SourceArgs {
+    /// Read a recording (`tcptrace record`) instead of tracing; needs no privileges.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "ring_size"])]
+    pub from: Option<PathBuf>,
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{FilterArgs, OutputArgs, TracingArgs};
+use super::{FilterArgs, OutputArgs, SourceArgs, TracingArgs};
 
 /// Options of `watch`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -27,6 +27,10 @@ pub struct WatchArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
+
+    /// Input.
+    #[command(flatten)]
+    pub source: SourceArgs,
 
     /// Tracing.
     #[command(flatten)]

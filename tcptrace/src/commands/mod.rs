@@ -8,6 +8,7 @@ pub mod man;
 pub mod record;
 pub mod report;
 pub mod schema;
+mod source;
 mod stdout;
 mod trace;
 pub mod watch;
@@ -43,7 +44,7 @@ impl From<Exit> for ExitCode {
 /// Runs what the command line asks for.
 pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
     match invocation {
-        Invocation::User(command) => match command {
+        Invocation::User(command) => match *command {
             Command::Watch(args) => watch::run(&args),
             Command::Report(args) => report::run(&args),
             Command::Record(args) => record::run(&args),

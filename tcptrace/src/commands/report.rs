@@ -8,36 +8,46 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::tz::TimeZone;
 
-use super::{Exit, LineSink, block_on, trace};
+use super::source::{Source, Wanted};
+use super::{Exit, LineSink, trace};
 use crate::cli::ReportArgs;
 use crate::engine::Engine;
 use crate::filter::StateSet;
 use crate::live::{self, Handler};
 use crate::net::State;
-use crate::settings::{Environment, Format, Report, System};
+use crate::settings::{Environment, Format, Report};
+use crate::snapshot::KeyKind;
 use crate::views::paint::Paint;
 use crate::views::{human, json, report};
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
-    let mut settings = Report::from_args(args, &Environment::detect(), &System)?;
+    let needs_containers = !args.filter.container.is_empty() || args.by == Some(KeyKind::Container);
+    let source = Source::open(&args.source, needs_containers)?;
+    let mut settings = Report::from_args(args, &Environment::detect(), source.resolver())?;
     if settings.filter.states == StateSet::ALL {
         settings.filter.states = trace::CLOSING_STATES.into_iter().collect();
     }
-    block_on(async {
-        let mut engine = trace::engine(&settings.filter, settings.by);
-        let mut options = trace::options(&settings.filter, settings.filter.states, &settings.tracing);
-        options.tick = live::LAZY_TICK;
-        let mut progress = Progress::new(settings.tracing.duration);
-        live::run(&options, &mut engine, &mut progress).await?;
-        progress.bar.finish_and_clear();
-        write(&settings, &engine)?;
-        Ok(trace::exit(&engine, &settings.tracing))
-    })
+    let wanted = Wanted {
+        filter: &settings.filter,
+        by: settings.by,
+        states: settings.filter.states,
+        tracing: &settings.tracing,
+        tick: live::LAZY_TICK,
+    };
+    let mut engine = source.engine(&wanted);
+    let mut progress = Progress::new(settings.tracing.duration);
+    source.run(&mut engine, &wanted, &mut progress)?;
+    progress.bar.finish_and_clear();
+    write(&settings, &engine, &source)?;
+    Ok(trace::exit(&engine, &settings.tracing))
 }
 
-fn write(settings: &Report, engine: &Engine) -> anyhow::Result<()> {
-    let snapshot = engine.snapshot(&trace::live_containers());
+fn write(settings: &Report, engine: &Engine, source: &Source) -> anyhow::Result<()> {
+    let snapshot = engine.snapshot(&*source.containers());
+    if settings.output.format == Format::Json {
+        trace::write_notes(engine.notes())?;
+    }
     let mut out = LineSink::stdout();
     let written = match settings.output.format {
         Format::Json => json::write_report(&snapshot, &mut out),

@@ -113,5 +113,12 @@ pub fn write_summary(snapshot: &Snapshot, notes: &[String]) -> std::io::Result<(
         )?;
     }
     snapshot.skipped.iter().try_for_each(|hook| writeln!(err, "not traced: {}: {}", hook.name, hook.why))?;
+    drop(err);
+    write_notes(notes)
+}
+
+/// What could not be seen, on standard error, for outputs that have no place for it.
+pub fn write_notes(notes: &[String]) -> std::io::Result<()> {
+    let mut err = anstream::stderr().lock();
     notes.iter().try_for_each(|note| writeln!(err, "note: {note}"))
 }

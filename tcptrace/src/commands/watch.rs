@@ -6,13 +6,14 @@ use std::ops::ControlFlow;
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
 
-use super::{Exit, LineSink, block_on, trace};
+use super::source::{Source, Wanted};
+use super::{Exit, LineSink, trace};
 use crate::cli::WatchArgs;
 use crate::engine::Engine;
 use crate::filter::{Filter, StateSet};
 use crate::live::{self, Handler};
 use crate::outcome::Outcome;
-use crate::settings::{Environment, Format, System, Watch};
+use crate::settings::{Environment, Format, Watch};
 use crate::snapshot::WallClock;
 use crate::views::json;
 use crate::views::paint::Paint;
@@ -20,15 +21,20 @@ use crate::views::transitions::{Columns, Options};
 
 /// Runs the command.
 pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
-    let settings = Watch::from_args(args, &Environment::detect(), &System)?;
-    block_on(async {
-        let mut engine = trace::engine(&settings.filter, None);
-        let options = trace::options(&settings.filter, StateSet::ALL, &settings.tracing);
-        let mut printer = Printer::new(&settings, engine.meta().wall);
-        live::run(&options, &mut engine, &mut printer).await?;
-        printer.finish(&engine)?;
-        Ok(trace::exit(&engine, &settings.tracing))
-    })
+    let source = Source::open(&args.source, !args.filter.container.is_empty())?;
+    let settings = Watch::from_args(args, &Environment::detect(), source.resolver())?;
+    let wanted = Wanted {
+        filter: &settings.filter,
+        by: None,
+        states: StateSet::ALL,
+        tracing: &settings.tracing,
+        tick: live::PROMPT_TICK,
+    };
+    let mut engine = source.engine(&wanted);
+    let mut printer = Printer::new(&settings, engine.meta().wall);
+    source.run(&mut engine, &wanted, &mut printer)?;
+    printer.finish(&engine)?;
+    Ok(trace::exit(&engine, &settings.tracing))
 }
 
 /// How an outcome becomes a line.

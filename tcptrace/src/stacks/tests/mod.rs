@@ -2,6 +2,8 @@
 //!
 //! They need a compiler, the runtime concerned and permission to ptrace; each says so when it skips.
 
+mod cost;
+mod live;
 mod snapshot;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Runs every file of `tests/scenarios`: what the kernel does, step by step, and what the tracker makes of it.
 
+#[path = "scenarios/filtered.rs"]
+mod filtered;
 #[path = "scenarios/format.rs"]
 mod format;
 
@@ -18,8 +20,8 @@ enum Ticks {
     Often,
 }
 
-#[test]
-fn scenarios() {
+/// Every file, ordered by name.
+fn files() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&directory)
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
@@ -28,6 +30,22 @@ fn scenarios() {
         .collect();
     files.sort();
     assert!(files.len() > 5, "only {} scenarios in {}", files.len(), directory.display());
+    files
+}
+
+/// Every scenario with its name.
+fn all() -> impl Iterator<Item = (String, Scenario)> {
+    files().into_iter().map(|file| {
+        let text =
+            std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let scenario = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        (file.file_stem().unwrap().to_string_lossy().into_owned(), scenario)
+    })
+}
+
+#[test]
+fn scenarios() {
+    let files = files();
     let mut complaints = Vec::new();
     for file in &files {
         let name = file.file_stem().unwrap().to_string_lossy();

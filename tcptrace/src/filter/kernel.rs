@@ -58,7 +58,9 @@ impl Filter {
     /// The part that the BPF programs can decide, for a command that is interested in `wanted` states.
     ///
     /// It lets through at least what this filter lets through, and in addition whatever the tracker needs to
-    /// be right about that. Of several values of an option only user space makes a choice.
+    /// be right about that. Of several values of an option only user space makes a choice. A local port is looked
+    /// for on either side: the other end of a connection may be a socket of this host, and what it does tells
+    /// things about this end that nothing else tells as soon.
     #[must_use]
     pub fn kernel_part(&self, wanted: StateSet) -> KernelFilter {
         KernelFilter {
@@ -68,9 +70,11 @@ impl Filter {
                 Some(Family::Ipv4) => libc::AF_INET as u16,
                 Some(Family::Ipv6) => libc::AF_INET6 as u16,
             },
-            local_port: only(&self.local_ports),
-            remote_port: only(&self.remote_ports),
-            either_port: only(&self.ports),
+            either_port: [&self.ports, &self.local_ports, &self.remote_ports]
+                .into_iter()
+                .map(|ports| only(ports))
+                .find(|&port| port != 0)
+                .unwrap_or(0),
             netns: match self.namespaces.as_slice() {
                 [netns] => netns.inode,
                 _ => 0,
@@ -98,12 +102,13 @@ fn only(values: &[u16]) -> u16 {
 /// 4. for TIME_WAIT and FIN_WAIT2, which minis hold: the first steps of every connection, because one of them
 ///    may have taken the four-tuple over, which is why the mini ended;
 /// 5. every transition to CLOSE: the address of a socket is used again at once, so the tracker must learn that
-///    what it knew of it is over. It is also how the beginning of TIME_WAIT shows (`tcp_time_wait` ends in
-///    `tcp_done`).
+///    what it knew of it is over. It is also how the beginning of TIME_WAIT shows: `tcp_time_wait` ends in
+///    `tcp_done`, and where an orphan's mini becomes a TIME_WAIT in silence, the peer's way out of LAST_ACK tells.
 ///
 /// The minis' timers are no transitions and are never filtered by state.
 fn transitions_for(wanted: StateSet) -> [u16; SLOTS] {
-    if wanted == StateSet::ALL {
+    // Every state leads to CLOSE.
+    if wanted == StateSet::ALL || wanted.contains(State::Close) {
         return KernelFilter::ALL.transitions;
     }
     let mut mask = Mask([0; SLOTS]);
@@ -276,12 +281,18 @@ mod tests {
 
     #[test]
     fn one_value_goes_into_the_kernel_several_do_not() {
-        let one = Filter { ports: vec![80], local_ports: vec![443], ..Filter::default() };
-        let part = one.kernel_part(StateSet::ALL);
-        assert_eq!((part.either_port, part.local_port, part.remote_port), (80, 443, 0));
-        let two = Filter { ports: vec![80, 443], remote_ports: vec![1], ..Filter::default() };
-        let part = two.kernel_part(StateSet::ALL);
-        assert_eq!((part.either_port, part.local_port, part.remote_port), (0, 0, 1));
+        let either = |filter: &Filter| {
+            let part = filter.kernel_part(StateSet::ALL);
+            assert_eq!((part.local_port, part.remote_port), (0, 0), "the peer on this host must pass");
+            part.either_port
+        };
+        assert_eq!(either(&Filter { ports: vec![80], ..Filter::default() }), 80);
+        assert_eq!(either(&Filter { ports: vec![80, 443], ..Filter::default() }), 0);
+        assert_eq!(
+            either(&Filter { local_ports: vec![443], remote_ports: vec![1, 2], ..Filter::default() }),
+            443
+        );
+        assert_eq!(either(&Filter { remote_ports: vec![1], ..Filter::default() }), 1);
     }
 
     #[test]

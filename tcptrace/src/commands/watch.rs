@@ -39,13 +39,12 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
 
 /// How an outcome becomes a line.
 enum Lines {
-    Json,
+    Json(Box<json::Outcomes>),
     Text(Box<Columns>),
 }
 
 struct Printer {
     filter: Filter,
-    wall: WallClock,
     lines: Lines,
     out: LineSink<std::io::StdoutLock<'static>>,
     /// The first error of writing: outcomes come where none can be returned.
@@ -57,7 +56,7 @@ impl Printer {
         let mut out = LineSink::stdout();
         let mut failed = None;
         let lines = match settings.output.format {
-            Format::Json => Lines::Json,
+            Format::Json => Lines::Json(Box::new(json::Outcomes::new(wall))),
             Format::Text | Format::Plain => {
                 let options = Options {
                     paint: Paint { color: settings.output.color },
@@ -72,12 +71,12 @@ impl Printer {
                 Lines::Text(Box::new(columns))
             }
         };
-        Self { filter: settings.filter.clone(), wall, lines, out, failed }
+        Self { filter: settings.filter.clone(), lines, out, failed }
     }
 
     fn write(&mut self, outcome: &Outcome) -> std::io::Result<()> {
         match &mut self.lines {
-            Lines::Json => json::write_line(&mut self.out, &json::Line::of_outcome(outcome, self.wall)),
+            Lines::Json(lines) => lines.write(outcome, &mut self.out),
             Lines::Text(columns) => columns.write_outcome(outcome, &mut self.out),
         }
     }
@@ -92,7 +91,7 @@ impl Printer {
     fn finish(mut self, engine: &Engine) -> anyhow::Result<()> {
         let snapshot = engine.snapshot(&|_| None);
         match self.lines {
-            Lines::Json => json::write_summary(&snapshot, &mut self.out)?,
+            Lines::Json(_) => json::write_summary(&snapshot, &mut self.out)?,
             // Standard error, so that the lines stay lines of one kind.
             Lines::Text(_) => trace::write_summary(&snapshot, engine.notes())?,
         }

@@ -5,6 +5,7 @@
 
 mod entry;
 mod line;
+mod outcomes;
 mod report;
 
 use std::io::{self, Write};
@@ -17,6 +18,7 @@ pub use line::{
     Bpf, Check, ConnectFailed, Effect, EofVerdicts, Fds, Leak, LeakConnection, LeakPeer, LeakProcess,
     LeakSite, OwnerRef, ProcessRef, States, StatesBy, Summary, Time, TimeWaitMaker, Transition, Verdict,
 };
+pub use outcomes::Outcomes;
 pub use report::{Ages, BeganBefore, Expected, Finished, FullSocketPart, StateReport, SurvivalPercentiles};
 
 /// Any line of output.
@@ -46,51 +48,9 @@ pub enum Line {
 /// # Errors
 /// What the writer returns. A broken pipe is an end, not a failure: that is for the caller to tell.
 pub fn write_line(out: &mut impl Write, line: &Line) -> io::Result<()> {
-    let mut lines = Lines::default();
-    lines.push(line)?;
-    lines.write_to(out)
-}
-
-/// Complete lines waiting to be written together: one call of `write` a line is too much at a hundred thousand
-/// lines a second.
-#[derive(Debug, Default)]
-pub struct Lines {
-    bytes: Vec<u8>,
-}
-
-impl Lines {
-    /// Bytes after which waiting longer gains nothing: the size of a Linux pipe.
-    const ENOUGH: usize = 64 * 1024;
-
-    /// Adds a line.
-    ///
-    /// # Errors
-    /// When the line cannot be serialised; what was added before stays intact.
-    pub fn push(&mut self, line: &Line) -> io::Result<()> {
-        let before = self.bytes.len();
-        if let Err(error) = serde_json::to_writer(&mut self.bytes, line) {
-            self.bytes.truncate(before);
-            return Err(error.into());
-        }
-        self.bytes.push(b'\n');
-        Ok(())
-    }
-
-    /// True when enough waits to be worth a `write`.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.bytes.len() >= Self::ENOUGH
-    }
-
-    /// Writes what waits, whole lines only, and keeps the memory for the next ones.
-    ///
-    /// # Errors
-    /// What the writer returns; the lines are dropped then.
-    pub fn write_to(&mut self, out: &mut impl Write) -> io::Result<()> {
-        let written = out.write_all(&self.bytes).and_then(|()| out.flush());
-        self.bytes.clear();
-        written
-    }
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    out.write_all(&bytes)
 }
 
 /// The JSON Schema of every kind of line.

@@ -181,20 +181,6 @@ fn a_broken_pipe_is_passed_up_and_holds_whole_lines() {
 }
 
 #[test]
-fn batches_are_whole_lines_in_one_write() {
-    let line = Line::of_outcome(&Outcome::Transition(transition()), WALL);
-    let mut lines = Lines::default();
-    while !lines.is_full() {
-        lines.push(&line).unwrap();
-    }
-    let mut pipe = Pipe { takes: usize::MAX, taken: Vec::new(), writes: 0 };
-    lines.write_to(&mut pipe).unwrap();
-    assert_eq!(pipe.writes, 1);
-    assert!(pipe.taken.ends_with(b"}\n"));
-    assert!(!lines.is_full());
-}
-
-#[test]
 fn the_schema_names_every_kind_of_line() {
     let schema = schema().to_string();
     for kind in

@@ -19,7 +19,8 @@ pub const FLAG_PROCESS: u8 = 1 << 0;
 pub const FLAG_SOFTIRQ: u8 = 1 << 1;
 /// The current task is a kernel thread (PF_KTHREAD), for example a kworker tearing down a namespace.
 pub const FLAG_KTHREAD: u8 = 1 << 2;
-/// `sk->sk_socket` is NULL: no application holds the socket any more (or not yet, before accept()).
+/// `sk->sk_socket` is NULL: no application holds the socket any more (or not yet, before accept()). Only told of
+/// what was established, and on the way to CLOSE.
 pub const FLAG_ORPHAN: u8 = 1 << 3;
 /// `tcp_sock.linger2 < 0`: FIN_WAIT2 is skipped by RST (TCP_LINGER2).
 pub const FLAG_LINGER2_NEGATIVE: u8 = 1 << 4;
@@ -28,7 +29,8 @@ pub const FLAG_MPTCP_SUBFLOW: u8 = 1 << 5;
 /// The socket is an MPTCP connection (`sk_protocol` 262).
 pub const FLAG_MPTCP: u8 = 1 << 6;
 
-/// `unread` of an MPTCP connection: its sequence numbers are not those of `tcp_sock`, so nothing is known.
+/// `unread` where it was not read: the transition is none of those for which it says something, or the connection
+/// is MPTCP, whose sequence numbers are not those of `tcp_sock`.
 pub const UNREAD_UNKNOWN: u32 = u32::MAX;
 
 /// Length of a task name in the kernel (TASK_COMM_LEN).
@@ -58,8 +60,9 @@ pub struct StateRecord {
     pub pid: u32,
     /// Thread id; 0 outside process context.
     pub tid: u32,
-    /// `rcv_nxt - copied_seq`: bytes not read by the application, the FIN counts as 1. 0 before the connection
-    /// is established, [`UNREAD_UNKNOWN`] with [`FLAG_MPTCP`].
+    /// `rcv_nxt - copied_seq`: bytes not read by the application, the FIN counts as 1. Read on the way into and
+    /// out of CLOSE_WAIT and to CLOSE of what was established; else, and with [`FLAG_MPTCP`],
+    /// [`UNREAD_UNKNOWN`].
     pub unread: u32,
     /// Local port, big endian.
     pub local_port: u16,

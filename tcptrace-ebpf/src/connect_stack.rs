@@ -10,7 +10,7 @@ use tcptrace_common::{
     state::{CLOSE, SYN_SENT},
 };
 
-use crate::{context, flow::Common, kernel::ReadFailed, maps::LAST_CONNECT, ring, sock::Sock, stack};
+use crate::{context, flow, kernel::ReadFailed, maps::LAST_CONNECT, ring, sock::Sock, stack};
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn connect_stack(ctx: RawTracePointContext) -> i32 {
@@ -23,7 +23,9 @@ fn try_connect_stack(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
         return Ok(());
     }
     let sk = ctx.arg::<u64>(0);
-    if Sock::wanted(sk, &Common::read(sk)?, false)?.is_none() {
+    let mut common = flow::common(sk);
+    common.fill()?;
+    if Sock::wanted(sk, &common, false)?.is_none() {
         return Ok(());
     }
     stack::report(KIND_STATE, context::of_caller(), sk, time_of(sk))

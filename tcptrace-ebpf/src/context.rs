@@ -31,6 +31,7 @@ use tcptrace_common::{
 use crate::{
     config::config,
     kernel::{ReadFailed, read},
+    window::Window,
 };
 
 /// The task is on its way out (`include/linux/sched.h`).
@@ -72,11 +73,13 @@ fn interrupt_or_task(ctx: *const c_void, scratch: *mut u64) -> Result<u8, ReadFa
         scratch.write_volatile(ctx as u64);
         scratch.read_volatile()
     };
-    let stack = read::<u64>(task, config!(offsets.task_stack))?;
+    let mut near = Window::<2>::new(task, config!(offsets.task_stack));
+    near.fill()?;
+    let stack = near.member::<u64>(config!(offsets.task_stack))?;
     if here.wrapping_sub(stack) >= config!(thread_size) {
         return Ok(FLAG_SOFTIRQ);
     }
-    let flags = read::<u32>(task, config!(offsets.task_flags))?;
+    let flags = near.member::<u32>(config!(offsets.task_flags))?;
     if flags & PF_KTHREAD != 0 {
         return Ok(FLAG_PROCESS | FLAG_KTHREAD);
     }

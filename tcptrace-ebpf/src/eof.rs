@@ -9,8 +9,7 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    context,
-    flow::Common,
+    context, flow,
     kernel::ReadFailed,
     maps::{EOF_SEEN, EOF_SLOTS, ToldEof},
     ring,
@@ -40,7 +39,8 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
         return Ok(None);
     }
     let sk = ctx.arg::<u64>(0);
-    let common = Common::read(sk)?;
+    let mut common = flow::common(sk);
+    common.fill()?;
     if common.member::<u8>(config!(offsets.skc_state))? != CLOSE_WAIT {
         return Ok(None);
     }
@@ -59,7 +59,7 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
         return Ok(None);
     }
     let caller = context::of_caller();
-    let flags = sock.flags()? | caller;
+    let flags = sock.protocol_flags()? | caller;
     let (local, remote) = (sock.flow.local()?, sock.flow.remote()?);
 
     if let Some(mut entry) = ring::reserve::<EofRecord>() {

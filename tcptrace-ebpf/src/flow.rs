@@ -1,14 +1,12 @@
 //! The 4-tuple and namespace that every kind of socket begins with (`struct sock_common`), and the filters
 //! on them.
 
-use core::mem::MaybeUninit;
-
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use tcptrace_common::config::ABSENT;
 
 use crate::{
     config::config,
     kernel::{ReadFailed, read},
+    window::Window,
 };
 
 /// `AF_INET`.
@@ -16,53 +14,23 @@ pub const AF_INET: u16 = 2;
 /// `AF_INET6`.
 pub const AF_INET6: u16 = 10;
 
-/// How much of `sock_common` is read at once. Addresses, ports, family, state and namespace are within its
-/// first 88 bytes on every kernel looked at; a member beyond the window is read on its own, and as the
-/// offsets are constants when the program is verified, the choice costs nothing.
-const WINDOW: usize = 96;
+/// The first words of a `sock_common`, with which both `sock` and `inet_timewait_sock` begin. Addresses, ports,
+/// family, state and namespace are within its first 88 bytes on every kernel looked at.
+pub type Common = Window<12>;
 
-/// The first bytes of a `sock_common`.
-pub struct Common {
-    address: u64,
-    bytes: MaybeUninit<[u64; WINDOW / 8]>,
+/// A window on the `sock_common` at `address`, to be filled.
+#[inline(always)]
+pub fn common(address: u64) -> Common {
+    Window::new(address, 0)
 }
 
-impl Common {
-    /// Reads the window at `address`, a `sock` or an `inet_timewait_sock`: both begin with `sock_common`.
-    #[inline(always)]
-    pub fn read(address: u64) -> Result<Self, ReadFailed> {
-        let mut bytes = MaybeUninit::uninit();
-        // SAFETY: the destination is as long as said; the helper checks the source.
-        let error = unsafe {
-            bpf_probe_read_kernel(bytes.as_mut_ptr() as *mut _, WINDOW as u32, address as *const _)
-        };
-        if error == 0 {
-            Ok(Self { address, bytes })
-        } else {
-            Err(ReadFailed { offset: 0, error: error as i32 })
-        }
+/// Inode number of the network namespace; 0 on a kernel without namespaces (CONFIG_NET_NS).
+#[inline(always)]
+fn netns(common: &Common) -> Result<u32, ReadFailed> {
+    if config!(offsets.skc_net) == ABSENT {
+        return Ok(0);
     }
-
-    /// The member at `offset`. `T` is an integer.
-    #[inline(always)]
-    pub fn member<T: Copy>(&self, offset: u32) -> Result<T, ReadFailed> {
-        if offset as usize <= WINDOW - size_of::<T>() {
-            // SAFETY: within the window, which the helper has filled. The kernel aligns the member, the window
-            // begins aligned to 8 as the structure does, and any bits are a `T`.
-            Ok(unsafe { self.bytes.as_ptr().cast::<T>().byte_add(offset as usize).read() })
-        } else {
-            read(self.address, offset)
-        }
-    }
-
-    /// Inode number of the network namespace; 0 on a kernel without namespaces (CONFIG_NET_NS).
-    #[inline(always)]
-    fn netns(&self) -> Result<u32, ReadFailed> {
-        if config!(offsets.skc_net) == ABSENT {
-            return Ok(0);
-        }
-        read(self.member(config!(offsets.skc_net))?, config!(offsets.net_inum))
-    }
+    read(common.member(config!(offsets.skc_net))?, config!(offsets.net_inum))
 }
 
 /// A socket's place in the network, in network byte order.
@@ -90,7 +58,7 @@ impl<'a> Flow<'a> {
             return Ok(None);
         }
         let remote_port = common.member::<u16>(config!(offsets.skc_dport))?;
-        let netns = common.netns()?;
+        let netns = netns(common)?;
         let flow = Self { common, family, local_port, remote_port, netns };
         if !flow.has_wanted_port(listening) || !flow.has_wanted_family(listening)? {
             return Ok(None);
@@ -123,16 +91,29 @@ impl<'a> Flow<'a> {
         }
     }
 
+    /// Each filter is asked for by a branch of its own, which the verifier removes when it filters nothing.
     #[inline(always)]
     fn has_wanted_port(&self, listening: bool) -> bool {
-        let (local, remote) = (u16::from_be(self.local_port), u16::from_be(self.remote_port));
-        let local_is = |port| local == port || local == 0;
-        let remote_is = |port| remote == port || listening;
-        let (either_port, local_port, remote_port) =
-            (config!(filter.either_port), config!(filter.local_port), config!(filter.remote_port));
-        (either_port == 0 || local_is(either_port) || remote_is(either_port))
-            && (local_port == 0 || local_is(local_port))
-            && (remote_port == 0 || remote_is(remote_port))
+        let either = config!(filter.either_port);
+        if either != 0 && !self.local_may_be(either) && !self.remote_may_be(either, listening) {
+            return false;
+        }
+        let local = config!(filter.local_port);
+        if local != 0 && !self.local_may_be(local) {
+            return false;
+        }
+        let remote = config!(filter.remote_port);
+        remote == 0 || self.remote_may_be(remote, listening)
+    }
+
+    #[inline(always)]
+    fn local_may_be(&self, port: u16) -> bool {
+        self.local_port == 0 || u16::from_be(self.local_port) == port
+    }
+
+    #[inline(always)]
+    fn remote_may_be(&self, port: u16, listening: bool) -> bool {
+        listening || u16::from_be(self.remote_port) == port
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use tcptrace_common::{
-    record::{FLAG_PROCESS, KIND_STATE, StateRecord},
+    record::{FLAG_PROCESS, KIND_STATE, StateRecord, UNREAD_UNKNOWN},
     state::{
         self, CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_SENT,
     },
@@ -14,19 +14,17 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    context,
-    flow::Common,
+    context, flow,
     kernel::ReadFailed,
     maps::{LAST_CONNECT, SockTime},
     ring,
     sock::Sock,
 };
 
-/// States in which the sequence numbers mean what `unread` is made of.
+/// States of a connection that has been established: an application or nobody holds it, and its sequence numbers
+/// mean what `unread` is made of.
 const SYNCHRONISED: u16 =
     1 << ESTABLISHED | 1 << FIN_WAIT1 | 1 << FIN_WAIT2 | 1 << CLOSE_WAIT | 1 << LAST_ACK | 1 << CLOSING;
-/// States that TCP_LINGER2 has a say in.
-const FIN_WAIT: u16 = 1 << FIN_WAIT1 | 1 << FIN_WAIT2;
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
@@ -42,15 +40,20 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
     let (from, to) = (from as u8, to as u8);
     let sk = ctx.arg::<u64>(0);
     let listening = from == LISTEN || to == LISTEN;
-    let common = Common::read(sk)?;
+    let mut common = flow::common(sk);
+    common.fill()?;
     let Some(sock) = Sock::wanted(sk, &common, listening)? else { return Ok(()) };
 
-    let mut flags = sock.flags()?;
-    if (1 << from | 1 << to) & FIN_WAIT != 0 {
-        flags |= sock.linger2_flag()?;
+    let mut flags = sock.protocol_flags()?;
+    let mut sk_err = 0;
+    if 1 << from & SYNCHRONISED != 0 || to == CLOSE {
+        let (orphan, error) = sock.orphan_and_error()?;
+        flags |= orphan;
+        if to == CLOSE {
+            sk_err = error;
+        }
     }
-    let unread = if 1 << from & SYNCHRONISED != 0 { sock.unread()? } else { 0 };
-    let sk_err = if to == CLOSE { sock.error()? } else { 0 };
+    let unread = unread(&sock, from, to)?;
     let (local, remote) = (sock.flow.local()?, sock.flow.remote()?);
     // SAFETY: the helper takes nothing.
     let time_ns = unsafe { bpf_ktime_get_ns() };
@@ -82,13 +85,22 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
             (*record).cgroup_id = context::cgroup_id();
             context::comm(&raw mut (*record).comm);
         } else {
-            ((*record).pid, (*record).tid) = (0, 0);
-            (*record).cgroup_id = 0;
-            (&raw mut (*record).comm).cast::<[u64; 2]>().write([0; 2]);
+            ring::zero(&raw mut (*record).cgroup_id, 2);
+            ring::zero((&raw mut (*record).comm).cast(), 2);
         }
     }
     ring::submit(entry);
     Ok(())
+}
+
+/// `unread` where it says something: on the way into and out of CLOSE_WAIT, and when a connection is closed.
+#[inline(always)]
+fn unread(sock: &Sock<'_>, from: u8, to: u8) -> Result<u32, ReadFailed> {
+    if from == CLOSE_WAIT || to == CLOSE_WAIT || to == CLOSE && 1 << from & SYNCHRONISED != 0 {
+        sock.unread()
+    } else {
+        Ok(UNREAD_UNKNOWN)
+    }
 }
 
 /// Whether user space wants this transition.

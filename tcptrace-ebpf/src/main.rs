@@ -22,6 +22,7 @@ mod stack;
 mod timer_cancel;
 mod timer_expire_entry;
 mod timer_start;
+mod window;
 
 /// Tracing helpers are open to GPL-compatible programs only; the crate is under MIT as well.
 #[unsafe(link_section = "license")]

@@ -9,7 +9,7 @@ use tcptrace_common::record::{FLAG_PROCESS, MiniRecord};
 use crate::{
     config::config,
     context,
-    flow::{Common, Flow},
+    flow::{self, Flow},
     kernel::{ReadFailed, read},
     ring,
 };
@@ -27,15 +27,16 @@ pub fn of_timer(timer: u64) -> Result<Option<u64>, ReadFailed> {
 #[inline(always)]
 pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed> {
     let Some(mini) = of_timer(timer)? else { return Ok(()) };
-    let common = Common::read(mini)?;
+    let mut common = flow::common(mini);
+    common.fill()?;
     // `tw_num` is the socket's `inet_num` (`inet_twsk_alloc`) and never given up.
     let local_port = common.member::<u16>(config!(offsets.skc_num))?.to_be();
-    let Some(flow) = Flow::wanted(&common, local_port, false)? else { return Ok(()) };
+    let Some(place) = Flow::wanted(&common, local_port, false)? else { return Ok(()) };
     let substate = read::<u8>(mini, config!(offsets.tw_substate))?;
     let expires = read::<u64>(timer, config!(offsets.timer_expires))?;
     // SAFETY: neither helper takes anything.
     let (now_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
-    let (local, remote) = (flow.local()?, flow.remote()?);
+    let (local, remote) = (place.local()?, place.remote()?);
 
     let Some(mut entry) = ring::reserve::<MiniRecord>() else { return Ok(()) };
     let record = entry.as_mut_ptr();
@@ -46,13 +47,13 @@ pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed
         (*record).flags = flags;
         (*record).substate = substate;
         (*record).pad = 0;
-        (*record).netns = flow.netns;
+        (*record).netns = place.netns;
         (*record).time_ns = now_ns;
         (*record).mini = mini;
         (*record).left_jiffies = expires.wrapping_sub(jiffies) as i64;
         ((*record).pid, (*record).tid) = if flags & FLAG_PROCESS != 0 { context::pid_tid() } else { (0, 0) };
-        (*record).local_port = flow.local_port;
-        (*record).remote_port = flow.remote_port;
+        (*record).local_port = place.local_port;
+        (*record).remote_port = place.remote_port;
         (*record).pad2 = 0;
         (&raw mut (*record).local).cast::<[u32; 4]>().write(local);
         (&raw mut (*record).remote).cast::<[u32; 4]>().write(remote);

@@ -13,10 +13,8 @@ use crate::{
     maps::{COUNTERS, EVENTS},
 };
 
-/// Records that may wake the reader around one multiple of `wakeup_bytes`, in bytes. More than one record,
-/// because CPUs that reserve at the same moment can carry the ring past the mark together and none would
-/// see itself cross it; no more than a few, because a wake-up costs an interrupt.
-const WAKE_BAND_BYTES: u64 = 512;
+/// What the kernel puts before each record (BPF_RINGBUF_HDR_SZ).
+const HEADER_BYTES: u64 = 8;
 
 /// Adds 1 to a slot of this CPU's counters.
 #[inline(always)]
@@ -41,21 +39,39 @@ pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
 /// wake-up per record costs more than everything else that these programs do.
 #[inline(always)]
 pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
-    entry.submit(wakeup_flag());
+    entry.submit(wakeup_flag(size_of::<T>() as u64));
     count(counter::SUBMITTED);
 }
 
+/// FORCE_WAKEUP for the record of `size` bytes that carries the backlog past a multiple of `wakeup_bytes`.
+///
+/// When CPUs reserve at the same moment, the mark may be passed without any of them seeing it as its own. Then
+/// the next mark wakes, or the reader's tick. More wake-ups to be surer would cost an interrupt each.
 #[inline(always)]
-fn wakeup_flag() -> u64 {
+fn wakeup_flag(size: u64) -> u64 {
     let mark = config!(wakeup_bytes);
     if mark == 0 {
         return BPF_RB_FORCE_WAKEUP.into();
     }
     let waiting = EVENTS.query(BPF_RB_AVAIL_DATA.into());
-    if waiting >= mark && waiting & (mark - 1) < WAKE_BAND_BYTES {
+    if waiting >= mark && waiting & (mark - 1) < size + HEADER_BYTES {
         BPF_RB_FORCE_WAKEUP.into()
     } else {
         BPF_RB_NO_WAKEUP.into()
+    }
+}
+
+/// Writes zeros to `words` words of a record.
+///
+/// Volatile, because LLVM would otherwise make a call of `memset` of it, which goes byte by byte.
+///
+/// # Safety
+/// All of them are inside a reserved record.
+#[inline(always)]
+pub unsafe fn zero(from: *mut u64, words: usize) {
+    for word in 0..words {
+        // SAFETY: within the record, as the caller promises; records are aligned to 8.
+        unsafe { from.add(word).write_volatile(0) };
     }
 }
 

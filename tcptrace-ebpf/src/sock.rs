@@ -9,6 +9,7 @@ use crate::{
     config::config,
     flow::{Common, Flow},
     kernel::{ReadFailed, read},
+    window::Window,
 };
 
 /// `IPPROTO_TCP`.
@@ -43,30 +44,31 @@ impl<'a> Sock<'a> {
         Ok(Flow::wanted(common, local_port, listening)?.map(|flow| Self { sk, is_mptcp, flow }))
     }
 
-    /// FLAG_MPTCP, FLAG_MPTCP_SUBFLOW and FLAG_ORPHAN.
+    /// FLAG_MPTCP, FLAG_MPTCP_SUBFLOW and FLAG_LINGER2_NEGATIVE.
     #[inline(always)]
-    pub fn flags(&self) -> Result<u8, ReadFailed> {
-        let mut flags = 0;
+    pub fn protocol_flags(&self) -> Result<u8, ReadFailed> {
         if self.is_mptcp {
-            flags |= FLAG_MPTCP;
-        } else if config!(offsets.is_mptcp) != ABSENT && read::<u8>(self.sk, config!(offsets.is_mptcp))? != 0
-        {
-            flags |= FLAG_MPTCP_SUBFLOW;
+            return Ok(FLAG_MPTCP);
         }
-        if read::<u64>(self.sk, config!(offsets.sk_socket))? == 0 {
-            flags |= FLAG_ORPHAN;
+        let mut tcp = Window::<4>::new(self.sk, config!(offsets.linger2));
+        tcp.fill()?;
+        let mut flags = 0;
+        if tcp.member::<i32>(config!(offsets.linger2))? < 0 {
+            flags |= FLAG_LINGER2_NEGATIVE;
+        }
+        if config!(offsets.is_mptcp) != ABSENT && tcp.member::<u8>(config!(offsets.is_mptcp))? != 0 {
+            flags |= FLAG_MPTCP_SUBFLOW;
         }
         Ok(flags)
     }
 
-    /// FLAG_LINGER2_NEGATIVE.
+    /// FLAG_ORPHAN, and `sk_err`: a positive errno, or 0.
     #[inline(always)]
-    pub fn linger2_flag(&self) -> Result<u8, ReadFailed> {
-        if !self.is_mptcp && read::<i32>(self.sk, config!(offsets.linger2))? < 0 {
-            Ok(FLAG_LINGER2_NEGATIVE)
-        } else {
-            Ok(0)
-        }
+    pub fn orphan_and_error(&self) -> Result<(u8, u32), ReadFailed> {
+        let mut near = Window::<2>::new(self.sk, config!(offsets.sk_err));
+        near.fill()?;
+        let is_orphan = near.member::<u64>(config!(offsets.sk_socket))? == 0;
+        Ok((if is_orphan { FLAG_ORPHAN } else { 0 }, near.member(config!(offsets.sk_err))?))
     }
 
     /// `rcv_nxt - copied_seq`, or [`UNREAD_UNKNOWN`] for MPTCP, which counts in another structure.
@@ -82,12 +84,6 @@ impl<'a> Sock<'a> {
     #[inline(always)]
     pub fn received(&self) -> Result<u32, ReadFailed> {
         if self.is_mptcp { Ok(0) } else { read(self.sk, config!(offsets.rcv_nxt)) }
-    }
-
-    /// `sk_err`: a positive errno, or 0.
-    #[inline(always)]
-    pub fn error(&self) -> Result<u32, ReadFailed> {
-        read(self.sk, config!(offsets.sk_err))
     }
 }
 

@@ -19,7 +19,14 @@ fn try_timer_expire_entry(ctx: &RawTracePointContext) -> Result<(), ReadFailed> 
     // SAFETY: the helper takes nothing.
     let time_ns = unsafe { bpf_ktime_get_ns() };
     let Some(mut entry) = ring::reserve::<ExpireRecord>() else { return Ok(()) };
-    entry.write(ExpireRecord { kind: KIND_MINI_EXPIRE, pad: [0; 7], time_ns, mini });
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.
+    unsafe {
+        ring::zero(record.cast(), 1);
+        (*record).kind = KIND_MINI_EXPIRE;
+        (*record).time_ns = time_ns;
+        (*record).mini = mini;
+    }
     ring::submit(entry);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use tcptrace_common::record::{
     COMM_LEN, FLAG_KTHREAD, FLAG_LINGER2_NEGATIVE, FLAG_MPTCP, FLAG_MPTCP_SUBFLOW, FLAG_ORPHAN, FLAG_PROCESS,
     FLAG_SOFTIRQ, KIND_EOF, KIND_MINI_CANCEL, KIND_MINI_EXPIRE, KIND_MINI_START, KIND_STACK, KIND_STATE,
-    STACK_BYTES,
+    STACK_BYTES, UNREAD_UNKNOWN,
 };
 use tcptrace_common::{EofRecord, ExpireRecord, MiniRecord, StackRecord, StateRecord};
 
@@ -205,7 +205,7 @@ fn state_change(fields: Fields<'_, { size_of::<StateRecord>() }>) -> Result<Stat
         context: context(flags, task)?,
         orphan: flags & FLAG_ORPHAN != 0,
         linger2_negative: flags & FLAG_LINGER2_NEGATIVE != 0,
-        unread: fields.u32(offset_of!(StateRecord, unread)),
+        unread: Some(fields.u32(offset_of!(StateRecord, unread))).filter(|&bytes| bytes != UNREAD_UNKNOWN),
         sk_err: errno(sk_err)?,
     })
 }

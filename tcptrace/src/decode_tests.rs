@@ -63,7 +63,7 @@ fn a_state_change_carries_every_field() {
     assert_eq!((event.from, event.to), (State::Established, State::FinWait1));
     assert_eq!(event.flow.local_addr().to_string(), "127.0.0.1:80");
     assert_eq!(event.flow.remote_addr().to_string(), "127.0.0.2:44312");
-    assert_eq!((event.flow.netns, event.unread, event.sk_err), (4_026_531_840, 3, 0));
+    assert_eq!((event.flow.netns, event.unread, event.sk_err), (4_026_531_840, Some(3), 0));
     assert!(event.orphan && !event.linger2_negative);
     assert_eq!(event.protocol, Protocol::Tcp);
     let task = event.context.task().unwrap();

@@ -133,8 +133,9 @@ pub struct StateChange {
     pub orphan: bool,
     /// TCP_LINGER2 is negative: FIN_WAIT2 ends at once by RST.
     pub linger2_negative: bool,
-    /// `rcv_nxt - copied_seq`; the FIN counts as 1.
-    pub unread: u32,
+    /// `rcv_nxt - copied_seq`; the FIN counts as 1. Known on the way into and out of CLOSE_WAIT, and to CLOSE
+    /// of what was established; never of an MPTCP connection, which counts in a structure of its own.
+    pub unread: Option<u32>,
     /// `sk_err` when `to` is CLOSE, else 0.
     pub sk_err: u16,
 }

@@ -29,7 +29,7 @@ impl Default for Columns {
         let mini = "kind at mini netns local lport remote rport substate left_jiffies context";
         Self {
             s: "kind at sk netns local lport remote rport from to protocol(0=tcp,1=mptcp,2=subflow) \
-                orphan linger2_negative unread sk_err context(null|0=softirq|[pid,tid,comm,cgroup,kthread])"
+                orphan linger2_negative unread(null|bytes) sk_err context(null|0=softirq|[pid,tid,comm,cgroup,kthread])"
                 .into(),
             b: mini.into(),
             c: mini.into(),
@@ -47,15 +47,18 @@ pub fn write(event: &Event, out: &mut String) -> fmt::Result {
             write_flow(&event.flow, out)?;
             write!(
                 out,
-                ",{},{},{},{},{},{},{},",
+                ",{},{},{},{},{},",
                 event.from.number(),
                 event.to.number(),
                 protocol_number(event.protocol),
                 u8::from(event.orphan),
                 u8::from(event.linger2_negative),
-                event.unread,
-                event.sk_err
             )?;
+            match event.unread {
+                Some(bytes) => write!(out, "{bytes}")?,
+                None => out.push_str("null"),
+            }
+            write!(out, ",{},", event.sk_err)?;
             write_context(&event.context, out)?;
         }
         Event::MiniStarted(event) => write_mini('b', event, out)?,
@@ -174,7 +177,7 @@ type MiniRow<'a> = (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, u8, i64, 
 type EofRow<'a> = (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, ContextRow<'a>);
 /// serde reads tuples of up to 16 members: exactly what a state row has.
 type StateRow<'a> =
-    (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, u8, u8, u8, u8, u8, u32, u16, ContextRow<'a>);
+    (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, u8, u8, u8, u8, u8, Option<u32>, u16, ContextRow<'a>);
 
 fn flow(netns: u32, local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> Flow {
     Flow { local: local.into(), remote: remote.into(), netns, local_port, remote_port }
@@ -285,7 +288,8 @@ mod tests {
             })
             .boxed();
         let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Mptcp), Just(Protocol::MptcpSubflow)];
-        let numbers = (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), any::<u32>(), any::<u16>());
+        let numbers =
+            (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), any::<Option<u32>>(), any::<u16>());
         prop_oneof![
             (numbers, any_flow(), state.clone(), state, protocol, context).prop_map(
                 |((at, sk, orphan, linger2_negative, unread, sk_err), flow, from, to, protocol, context)| {

@@ -26,11 +26,6 @@ fn phase_begun(change: &StateChange) -> Option<Phase> {
     })
 }
 
-fn unread(change: &StateChange) -> Option<u32> {
-    // The MPTCP socket counts in a structure of its own.
-    (change.protocol != Protocol::Mptcp).then_some(change.unread)
-}
-
 impl Tracker {
     pub(super) fn on_state(&mut self, change: &StateChange, out: &mut Vec<Outcome>) {
         let actor = self.actors.of(&change.context);
@@ -99,7 +94,7 @@ impl Tracker {
         full.since = change.at;
         full.begin = Begin::Exact;
         full.changed = change.at;
-        full.unread = unread(change);
+        full.unread = change.unread;
         full.began_in_backlog = change.to == State::FinWait2 && actor.task().is_some();
         full.successor = Successor::None;
         step.owner = self.owner(self.fulls[slot].owner);
@@ -324,7 +319,7 @@ impl Tracker {
             changed: change.at,
             owner: None,
             successor: Successor::None,
-            unread: unread(change),
+            unread: change.unread,
             dump: 0,
             state,
             phase: None,

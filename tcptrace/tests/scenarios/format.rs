@@ -61,7 +61,7 @@ pub struct Step {
     #[serde(default)]
     pub linger2_negative: bool,
     #[serde(default)]
-    pub unread: u32,
+    pub unread: Option<u32>,
     #[serde(default)]
     pub err: u16,
     #[serde(default)]

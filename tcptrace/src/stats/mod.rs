@@ -5,6 +5,7 @@
 
 pub mod cells;
 mod collection;
+pub mod compare;
 mod keyed;
 mod keys;
 pub mod survival;

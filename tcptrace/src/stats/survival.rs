@@ -32,6 +32,9 @@ pub struct Survival {
     /// The longest that any of these dwells, ended or open, was watched: a percentile that is not reached is
     /// longer than this. `None` when there are none.
     pub observed_ns: Option<u64>,
+    /// The open dwells by age, ascending: where curves of two samples are compared, it matters who was still at
+    /// risk when.
+    pub open: Vec<Bucket>,
     /// The curve: from each step's `ns` on, the share of dwells that last longer is `longer`. Before the first
     /// step it is 1. Empty when nothing ended.
     pub curve: Vec<Step>,
@@ -99,6 +102,7 @@ impl Survival {
             censored,
             left_out,
             observed_ns: longest.finished_ns.max(longest.open_ns),
+            open: open.to_vec(),
             curve,
             ..Self::default()
         };

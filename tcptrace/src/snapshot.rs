@@ -175,7 +175,8 @@ pub struct TransitionCount {
 pub struct StateReport {
     /// State.
     pub state: State,
-    /// For FIN_WAIT2; `None` there means that the phase was not known.
+    /// For FIN_WAIT2; `None` there means that it was only passed through on the way to TIME_WAIT, or that the
+    /// phase was not known.
     pub phase: Option<Phase>,
     /// Whose; `None` for all connections together.
     pub key: Option<Key>,
@@ -183,6 +184,9 @@ pub struct StateReport {
     pub began: u64,
     /// Dwells that were seen from beginning to end.
     pub finished: Finished,
+    /// Those of the finished that their timer ended ([`End::Expired`], [`End::TimedOut`]): what a timeout is
+    /// to be judged by, because the others end when the peer or the application likes.
+    pub ran_out: Finished,
     /// Sockets that are in the state now.
     pub open: OpenDwells,
     /// Kaplan-Meier over the finished and the open ones.

@@ -2,7 +2,7 @@
 
 use crate::event::MonoNs;
 use crate::net::State;
-use crate::outcome::{Open, Phase, Transition};
+use crate::outcome::{End, Open, Phase, Transition};
 use crate::snapshot::{
     Age, BeganBefore, Bucket, Ends, Finished, Key, OpenDwells, Spread, StateReport, Timeout,
 };
@@ -37,8 +37,11 @@ pub(crate) fn slots() -> impl Iterator<Item = (State, Option<Phase>)> {
 #[derive(Clone, Debug)]
 pub(crate) struct Collection {
     began: u64,
-    cells: Cells,
-    dwells: SpreadSum,
+    dwells: Dwells,
+    /// Those that the state's timer ended; made when the first does.
+    ran_out: Option<Dwells>,
+    /// Makes `ran_out`.
+    new_cells: fn() -> Cells,
     ends: Ends,
     began_before: BeganBefore,
     timeouts: Timeouts,
@@ -47,11 +50,12 @@ pub(crate) struct Collection {
 }
 
 impl Collection {
-    pub(crate) fn new(cells: Cells) -> Self {
+    pub(crate) fn new(new_cells: fn() -> Cells) -> Self {
         Self {
             began: 0,
-            cells,
-            dwells: SpreadSum::default(),
+            dwells: Dwells::new(new_cells()),
+            ran_out: None,
+            new_cells,
             ends: Ends::default(),
             began_before: BeganBefore::default(),
             timeouts: Timeouts::default(),
@@ -65,6 +69,11 @@ impl Collection {
         self.began += 1;
     }
 
+    /// Takes back an entry that turned out to belong elsewhere.
+    pub(crate) fn unbegin(&mut self) {
+        self.began = self.began.saturating_sub(1);
+    }
+
     /// Counts the dwell that a transition ended.
     pub(crate) fn end(&mut self, transition: &Transition) {
         self.ends.add(transition.end);
@@ -74,8 +83,10 @@ impl Collection {
         }
         match transition.dwell {
             Some(dwell) if !dwell.is_lower_bound => {
-                self.cells.record(dwell.ns);
                 self.dwells.add(dwell.ns);
+                if matches!(transition.end, Some(End::Expired | End::TimedOut)) {
+                    self.ran_out.get_or_insert_with(|| Dwells::new((self.new_cells)())).add(dwell.ns);
+                }
                 if let Some(ns) = transition.as_full_socket_ns {
                     self.as_full_socket.add(ns);
                 }
@@ -90,8 +101,10 @@ impl Collection {
 
     pub(crate) fn merge(&mut self, other: &Self) {
         self.began += other.began;
-        self.cells.merge(&other.cells);
         self.dwells.merge(&other.dwells);
+        if let Some(theirs) = &other.ran_out {
+            self.ran_out.get_or_insert_with(|| Dwells::new((self.new_cells)())).merge(theirs);
+        }
         self.ends.merge(&other.ends);
         self.began_before.count += other.began_before.count;
         self.began_before.longest_at_least_ns =
@@ -107,7 +120,7 @@ impl Collection {
         key: Option<Key>,
         open: &OpenAges,
     ) -> StateReport {
-        let finished = self.finished();
+        let finished = self.dwells.finished();
         let left_out = self.began_before.count + open.began_before;
         StateReport {
             state,
@@ -121,6 +134,7 @@ impl Collection {
                 left_out,
             ),
             finished,
+            ran_out: self.ran_out.as_ref().map(Dwells::finished).unwrap_or_default(),
             open: open.report(),
             ends: self.ends,
             began_before: self.began_before,
@@ -129,10 +143,33 @@ impl Collection {
             as_full_socket: self.as_full_socket.report(),
         }
     }
+}
+
+/// Durations with their exact extremes.
+#[derive(Clone, Debug)]
+struct Dwells {
+    cells: Cells,
+    spread: SpreadSum,
+}
+
+impl Dwells {
+    fn new(cells: Cells) -> Self {
+        Self { cells, spread: SpreadSum::default() }
+    }
+
+    fn add(&mut self, ns: u64) {
+        self.cells.record(ns);
+        self.spread.add(ns);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.cells.merge(&other.cells);
+        self.spread.merge(&other.spread);
+    }
 
     fn finished(&self) -> Finished {
         let buckets = self.cells.buckets();
-        let spread = self.dwells.report();
+        let spread = self.spread.report();
         let percentile = |q| {
             // The last cell has no upper edge: everything longer than a day is in it.
             let edge = quantile(&buckets, q)?;
@@ -140,8 +177,8 @@ impl Collection {
             Some(if edge / 1000 >= HIGHEST_US { max_ns } else { edge.min(max_ns) })
         };
         Finished {
-            count: self.dwells.count,
-            sum_ns: self.dwells.sum_ns,
+            count: self.spread.count,
+            sum_ns: self.spread.sum_ns,
             min_ns: spread.map(|spread| spread.min_ns),
             mean_ns: spread.map(|spread| spread.mean_ns),
             p50_ns: percentile(0.50),

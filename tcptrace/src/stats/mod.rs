@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 
 use crate::event::MonoNs;
 use crate::net::{Addr, Flow, State};
-use crate::outcome::{Open, Outcome, Owner, Transition};
+use crate::outcome::{Open, Outcome, Owner, Phase, Transition};
 use crate::snapshot::{
     ConnectFailures, Key, KeyKind, Meta, ProcessKey, Snapshot, StateReport, TimeWaitTally, TransitionCount,
 };
@@ -154,6 +154,20 @@ impl Stats {
     }
 }
 
+/// A segment of the peer is worked through in less than this.
+const ONE_SEGMENT_NS: u64 = 1_000_000;
+
+/// Whether an orphan was in FIN_WAIT2 only while the kernel worked through one segment of the peer: its FIN
+/// came with the ACK of ours, so that `tcp_rcv_state_process()` went through FIN_WAIT2 straight on to TIME_WAIT
+/// and no `tcp_fin_timeout` ran. That is how most connections end; counted as orphaned they would hide those
+/// that were.
+fn passes_through(transition: &Transition) -> bool {
+    transition.phase == Some(Phase::Orphaned)
+        && transition.to == State::TimeWait
+        && transition.timeout_jiffies.is_none()
+        && transition.dwell.is_some_and(|dwell| !dwell.is_lower_bound && dwell.ns < ONE_SEGMENT_NS)
+}
+
 /// A collection per state and phase, made when first needed.
 #[derive(Clone, Debug, Default)]
 struct Collections {
@@ -162,8 +176,13 @@ struct Collections {
 
 impl Collections {
     fn record(&mut self, transition: &Transition, cells: fn() -> Cells) {
-        let (ended, began) =
-            (slot(transition.from, transition.phase), slot(transition.to, transition.to_phase));
+        let began = slot(transition.to, transition.to_phase);
+        let mut ended = slot(transition.from, transition.phase);
+        if passes_through(transition) {
+            self.at(ended, cells).unbegin();
+            ended = slot(State::FinWait2, None);
+            self.at(ended, cells).begin();
+        }
         if ended == began {
             return;
         }
@@ -177,7 +196,7 @@ impl Collections {
     }
 
     fn at(&mut self, slot: usize, cells: fn() -> Cells) -> &mut Collection {
-        self.by_slot[slot].get_or_insert_with(|| Box::new(Collection::new(cells())))
+        self.by_slot[slot].get_or_insert_with(|| Box::new(Collection::new(cells)))
     }
 
     fn merge(&mut self, other: &Self) {
@@ -189,7 +208,7 @@ impl Collections {
     }
 
     fn reports(&self, key: Option<&Key>, open: &OpenBySlot) -> Vec<StateReport> {
-        let (nothing_ended, none_open) = (Collection::new(Cells::sparse()), OpenAges::default());
+        let (nothing_ended, none_open) = (Collection::new(Cells::sparse), OpenAges::default());
         slots()
             .filter_map(|(state, phase)| {
                 let slot = slot(state, phase);
@@ -200,6 +219,7 @@ impl Collections {
                 let (ended, open) = (ended.unwrap_or(&nothing_ended), open.unwrap_or(&none_open));
                 Some(ended.report((state, phase), key.cloned(), open))
             })
+            .filter(|report| report.began > 0 || report.has_dwells())
             .collect()
     }
 }

@@ -130,6 +130,42 @@ fn the_phases_of_fin_wait2_are_apart() {
 }
 
 #[test]
+fn what_passes_through_fin_wait2_in_one_segment_is_no_orphan() {
+    let mut stats = Stats::new(Some(KeyKind::Netns), 10);
+    let orphaned = Some(Phase::Orphaned);
+    let begin = Transition { to_phase: orphaned, ..transition(State::FinWait1, State::FinWait2, 1) };
+    let end = |dwell_ns, timeout_jiffies| Transition {
+        phase: orphaned,
+        timeout_jiffies,
+        ..transition(State::FinWait2, State::TimeWait, dwell_ns)
+    };
+    // In one segment; as a mini that got the FIN soon; as a full socket (tcp_fin_timeout > 60) that got it late.
+    for end in [end(3_000, None), end(40_000, Some(15_000)), end(SECOND, None)] {
+        stats.record_transition(&begin);
+        stats.record_transition(&end);
+    }
+    let snapshot = snapshot_of(&stats, &[]);
+    let counts = |phase| {
+        let report = snapshot.of(State::FinWait2, phase).unwrap();
+        (report.began, report.finished.count)
+    };
+    assert_eq!((counts(None), counts(orphaned)), ((1, 1), (2, 2)));
+}
+
+#[test]
+fn dwells_that_ran_out_are_kept_apart() {
+    let mut stats = Stats::new(Some(KeyKind::Netns), 10);
+    for (end, dwell_ns) in [(End::Expired, 61 * SECOND), (End::Reused, SECOND), (End::Reset, 2 * SECOND)] {
+        let end = Some(end);
+        stats.record_transition(&Transition { end, ..transition(State::TimeWait, State::Close, dwell_ns) });
+    }
+    for report in &snapshot_of(&stats, &[]).states {
+        assert_eq!((report.finished.count, report.ran_out.count), (3, 1), "{:?}", report.key);
+        assert_eq!(report.ran_out.min_ns, Some(61 * SECOND));
+    }
+}
+
+#[test]
 fn keys_beyond_the_limit_are_counted_together() {
     let mut stats = Stats::new(Some(KeyKind::Process), 2);
     for (pid, times) in [(1, 1), (2, 3), (3, 2), (4, 2)] {

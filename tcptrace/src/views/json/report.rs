@@ -15,7 +15,8 @@ use crate::wheel;
 pub struct StateReport {
     /// State.
     pub state: State,
-    /// For FIN_WAIT2: half_closed or orphaned.
+    /// For FIN_WAIT2: half_closed or orphaned; null there when it was only passed through on the way to
+    /// TIME_WAIT.
     pub phase: Option<Phase>,
     /// Whose; null for all connections together.
     pub key: Option<Key>,
@@ -23,6 +24,8 @@ pub struct StateReport {
     pub began: u64,
     /// Dwells seen from beginning to end.
     pub finished: Finished,
+    /// Those of the finished that the state's timer ended.
+    pub ran_out: Finished,
     /// Sockets in the state now.
     pub open: Ages,
     /// Percentiles by Kaplan and Meier over finished and open dwells.
@@ -143,15 +146,8 @@ impl StateReport {
             phase: report.phase,
             key: report.key.clone(),
             began: report.began,
-            finished: Finished {
-                count: finished.count,
-                min_ns: finished.min_ns,
-                mean_ns: finished.mean_ns,
-                p50_ns: finished.p50_ns,
-                p90_ns: finished.p90_ns,
-                p99_ns: finished.p99_ns,
-                max_ns: finished.max_ns,
-            },
+            finished: Finished::from(finished),
+            ran_out: Finished::from(&report.ran_out),
             open: Ages {
                 count: report.open.count,
                 oldest_ns: oldest.map(|age| age.ns),
@@ -182,6 +178,20 @@ impl StateReport {
                 max_ns: part.max_ns,
             }),
             buckets: finished.buckets.clone(),
+        }
+    }
+}
+
+impl From<&snapshot::Finished> for Finished {
+    fn from(finished: &snapshot::Finished) -> Self {
+        Self {
+            count: finished.count,
+            min_ns: finished.min_ns,
+            mean_ns: finished.mean_ns,
+            p50_ns: finished.p50_ns,
+            p90_ns: finished.p90_ns,
+            p99_ns: finished.p99_ns,
+            max_ns: finished.max_ns,
         }
     }
 }

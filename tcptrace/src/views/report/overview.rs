@@ -57,7 +57,7 @@ fn origin(snapshot: &Snapshot, options: &Options) -> String {
     let end = meta.wall.time(meta.now).to_zoned(options.zone.clone());
     text += &format!(" for {}, until {}.", human::duration(meta.elapsed_ns()), end.strftime("%F %T %Z"));
     if !meta.filters.is_empty() {
-        text += &format!(" Only {}.", crate::text::escape(meta.filters.as_bytes()));
+        text += &format!(" Filter: {}.", crate::text::escape(meta.filters.as_bytes()));
     }
     text
 }

@@ -101,23 +101,30 @@ fn bars(bin: &Bin, most: u64, width: usize, ascii: bool) -> (String, String) {
     (full.repeat(solid), shade.repeat(hollow))
 }
 
-/// `60.0–60.2 s`, `< 1 µs`, `≥ 62 s`.
+/// `60.0–60.2 s`, `< 1 µs`, `≥ 62 s`. Rows of equal width have equally many digits.
 fn labels(bins: &[Bin]) -> Vec<String> {
-    let widths = bins.iter().filter_map(|bin| Some(bin.to_ns? - bin.from_ns?));
-    let is_linear = widths.clone().min() == widths.max();
-    let edges = || bins.iter().flat_map(|bin| [bin.from_ns, bin.to_ns]).flatten();
-    let common = edges().map(|edge| digits_needed(edge, unit(edge))).max().unwrap_or(0);
-    let number = |edge: u64, (unit_ns, _): (u64, &str)| {
-        let digits = if is_linear { common } else { digits_needed(edge, (unit_ns, "")) };
+    let width = |bin: &Bin| Some(bin.to_ns? - bin.from_ns?);
+    let widths: Vec<_> = bins.iter().filter_map(width).collect();
+    let times = |width: u64| widths.iter().filter(|&&other| other == width).count();
+    let step = widths.iter().copied().find(|&width| times(width) > 2);
+    let needed = |edge: u64| digits_needed(edge, unit(edge));
+    let steps = bins.iter().filter(|bin| step.is_some() && width(bin) == step);
+    let common = steps.flat_map(|bin| [bin.from_ns, bin.to_ns]).flatten().map(needed).max().unwrap_or(0);
+    let number = |edge: u64, (unit_ns, name): (u64, &'static str), is_step: bool| {
+        let digits = if is_step { common } else { digits_needed(edge, (unit_ns, name)) };
         format!("{:.digits$}", edge as f64 / unit_ns as f64)
     };
-    let label = |bin: &Bin| match (bin.from_ns, bin.to_ns) {
-        (Some(from), Some(to)) => {
-            format!("{}–{} {}", number(from, unit(to)), number(to, unit(to)), unit(to).1)
+    let label = |bin: &Bin| {
+        let is_step = step.is_some() && width(bin) == step;
+        match (bin.from_ns, bin.to_ns) {
+            (Some(from), Some(to)) => {
+                let unit = unit(to);
+                format!("{}–{} {}", number(from, unit, is_step), number(to, unit, is_step), unit.1)
+            }
+            (None, Some(to)) => format!("< {} {}", number(to, unit(to), false), unit(to).1),
+            (Some(from), None) => format!("≥ {} {}", number(from, unit(from), false), unit(from).1),
+            (None, None) => "all".to_owned(),
         }
-        (None, Some(to)) => format!("< {} {}", number(to, unit(to)), unit(to).1),
-        (Some(from), None) => format!("≥ {} {}", number(from, unit(from)), unit(from).1),
-        (None, None) => "all".to_owned(),
     };
     bins.iter().map(label).collect()
 }

@@ -1,7 +1,7 @@
 //! What the figures of a state mean, in sentences.
 
 use crate::net::State;
-use crate::outcome::Phase;
+use crate::outcome::{End, Phase};
 use crate::snapshot::{Age, Finished, ProcessKey, Ranking, Snapshot, StateReport, Sysctls, TimeWaitTally};
 use crate::views::human;
 use crate::wheel::Expected;
@@ -135,8 +135,8 @@ pub(super) fn explanation(snapshot: &Snapshot, report: &StateReport) -> Vec<Stri
                 .to_owned(),
         ],
         (State::FinWait2, None) => vec![
-            "Passed through: neither half-closed nor orphaned was seen, as when the peer's FIN comes with the ACK of \
-             ours."
+            "Neither half-closed nor orphaned: as a rule the peer's FIN came with the ACK of ours, and the connection \
+             went straight on."
                 .to_owned(),
         ],
         _ => Vec::new(),
@@ -198,6 +198,14 @@ fn time_wait(snapshot: &Snapshot, report: &StateReport) -> Vec<String> {
     } else if report.timeout.is_some() {
         sentences.push("The kernel's HZ is not known, so neither is how late its timers may be.".to_owned());
     }
+    if report.ends.get(Some(End::Reused)) > 0 {
+        let value = sysctl(snapshot, |sysctls| sysctls.tcp_tw_reuse)
+            .map_or_else(String::new, |value| format!(", {value} here"));
+        sentences.push(format!(
+            "Reuse is nothing bad: connect() takes over what has rested for a second where net.ipv4.tcp_tw_reuse\
+             {value}, allows it (1 everywhere, 2 on loopback), and so does a newer SYN of the peer."
+        ));
+    }
     if report.rearmed > 0 {
         sentences.push(format!(
             "At least {} had the timer started anew by a late segment of the peer, which lengthens {} stay.",
@@ -220,23 +228,18 @@ fn timer(snapshot: &Snapshot, expected: &Expected) -> String {
     )
 }
 
+/// How those that the timer ended compare with what is expected of it.
 fn compared(report: &StateReport, expected: &Expected) -> String {
-    let Some(median) = report.finished.p50_ns else { return String::new() };
-    let shown = human::duration(median);
-    if expected.covers(median) {
-        return format!("The median, {shown}, lies within.");
-    }
-    if median > expected.latest_ns {
-        return format!("The median, {shown}, lies above.");
-    }
-    let ran_out = report.ends.get(Some(crate::outcome::End::Expired))
-        + report.ends.get(Some(crate::outcome::End::TimedOut));
-    let early = report.ends.total() - ran_out;
-    format!(
-        "The median, {shown}, lies below: {} of {} ended before their timer did.",
-        human::count(early),
-        human::count(report.ends.total())
-    )
+    let Some(median) = report.ran_out.p50_ns else {
+        return "None has run that long here.".to_owned();
+    };
+    let lies = match median {
+        _ if expected.covers(median) => "lies within",
+        _ if median > expected.latest_ns => "lies above",
+        _ => "lies below",
+    };
+    let whose = if report.ran_out.count == report.finished.count { "" } else { " of those that ran out" };
+    format!("The median{whose}, {}, {lies}.", human::duration(median))
 }
 
 fn orphaned(snapshot: &Snapshot, report: &StateReport) -> Vec<String> {

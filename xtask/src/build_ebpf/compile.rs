@@ -30,13 +30,35 @@ pub fn compile(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
         build.arg("-Zbuild-std=core");
     }
     build.env("CARGO_ENCODED_RUSTFLAGS", flags(root, toolchain)?.join(FLAG_SEPARATOR));
-    run(&mut build)?;
+    run(&mut build).with_context(|| {
+        format!(
+            "compile with {}; if bpf-linker speaks of an invalid record, it was built with an older LLVM than the \
+             compiler's",
+            toolchain.description()
+        )
+    })?;
 
     let built = directory.join("target").join(TARGET).join("release");
     let stripped = built.join("tcptrace.bpf.o");
     // The DWARF sections go, BTF stays.
     run(Command::new(&toolchain.strip).arg("-g").arg("-o").arg(&stripped).arg(built.join("tcptrace")))?;
-    fs::read(&stripped).with_context(|| format!("read {}", stripped.display()))
+    let object = fs::read(&stripped).with_context(|| format!("read {}", stripped.display()))?;
+    if let Some(symbol) = mangled_symbol(&object) {
+        bail!(
+            "symbol {symbol} carries a hash of the directory, so the object would differ from one directory to \
+             the next: give the function #[unsafe(no_mangle)] or inline it"
+        );
+    }
+    Ok(object)
+}
+
+/// A mangled Rust name in one of the object's string tables. Cargo hashes the absolute path of a dependency outside
+/// the workspace (tcptrace-common) into such names.
+fn mangled_symbol(object: &[u8]) -> Option<String> {
+    object
+        .split(|&byte| byte == 0)
+        .find(|text| text.starts_with(b"_RN") || text.starts_with(b"_ZN"))
+        .map(|text| String::from_utf8_lossy(text).into_owned())
 }
 
 /// cargo in `directory`, with nothing of the surrounding build.
@@ -98,4 +120,16 @@ fn run(command: &mut Command) -> Result<()> {
         bail!("{line} failed: {status}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mangled_names_are_found_in_string_tables_only() {
+        let object = b"\x7fELF\0memset\0_RNvNtCsabc_8tcptrace4ring3log\0CONFIG\0";
+        assert_eq!(mangled_symbol(object).as_deref(), Some("_RNvNtCsabc_8tcptrace4ring3log"));
+        assert_eq!(mangled_symbol(b"\0memset\0log_RNfailure\0"), None);
+    }
 }

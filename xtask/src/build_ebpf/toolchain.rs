@@ -22,7 +22,7 @@ const INSTALL: &str = "install one of\n\
         --no-default-features --features llvm-22\n\
     - elsewhere, with rustup:\n    \
         rustup toolchain install nightly --component rust-src --component llvm-tools\n    \
-        cargo install bpf-linker --version 0.13.0 --locked";
+        cargo binstall bpf-linker (its LLVM must be at least as new as the compiler's)";
 
 /// Where the compiler comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -118,7 +118,10 @@ fn version_line(text: &str) -> String {
 
 /// The cargo that runs this command, past rustup's proxy. With `RUSTC` set it drives any compiler.
 fn real_cargo() -> Result<PathBuf> {
-    env::var_os("CARGO").map(PathBuf::from).context("CARGO is not set: run this as `cargo xtask build-ebpf`")
+    env::var_os("CARGO")
+        .filter(|cargo| !cargo.is_empty())
+        .map(PathBuf::from)
+        .context("CARGO is not set: run this as `cargo xtask build-ebpf`")
 }
 
 /// A tool of rustup's nightly.

@@ -62,8 +62,11 @@ impl fmt::Display for Frame {
     }
 }
 
-/// The end of a path, which is what tells files apart.
+/// The end of a path, which is what tells files apart. Node's own modules (`node:internal/timers`) stay whole.
 fn short_path(path: &str) -> &str {
+    if path.starts_with("node:") {
+        return path;
+    }
     let end = path.rmatch_indices('/').nth(SHOWN_DIRECTORIES).map_or(0, |(at, _)| at + 1);
     path[end..].trim_start_matches('/')
 }
@@ -110,7 +113,7 @@ mod tests {
         assert_eq!(short_path("/app.py"), "app.py");
         assert_eq!(short_path("src/main.rs"), "src/main.rs");
         assert_eq!(short_path("/a/b/c.rs"), "b/c.rs");
-        assert_eq!(short_path("node:net"), "node:net");
+        assert_eq!(short_path("node:internal/cjs/loader"), "node:internal/cjs/loader");
         assert_eq!(short_path(""), "");
     }
 

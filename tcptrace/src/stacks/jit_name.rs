@@ -11,6 +11,27 @@ pub struct JitName {
     pub line: Option<u32>,
 }
 
+impl JitName {
+    /// True for what belongs to the virtual machine or its standard library, told by the name alone.
+    #[must_use]
+    pub fn is_runtime(&self) -> bool {
+        // Builtins, bytecode handlers and stubs of V8 and .NET.
+        const KINDS: [&str; 6] = ["Builtin:", "BytecodeHandler:", "Handler:", "Stub:", "RegExp:", "stub<"];
+        const PACKAGES: [&str; 8] =
+            ["java.", "javax.", "jdk.", "sun.", "com.sun.", "kotlin.", "scala.", "[System."];
+        let name = self.function.as_str();
+        if self.file.is_some() {
+            return false;
+        }
+        // The JVM's `Interpreter`, `StubRoutines (1)`, `call_stub`: methods have a class and arguments.
+        let has_class = name.contains(['.', ':', '/']);
+        // `int java.io.InputStream.read(byte[])`, `instance void [System.Net] System.Net.Socket::Connect()`
+        let method = name.split('(').next().unwrap_or(name);
+        let packaged = method.split(' ').any(|word| PACKAGES.iter().any(|package| word.starts_with(package)));
+        !has_class || packaged || KINDS.iter().any(|kind| name.starts_with(kind))
+    }
+}
+
 /// Takes a name apart. Names of an unknown kind are kept whole.
 #[must_use]
 pub fn parse(name: &str) -> JitName {
@@ -76,6 +97,28 @@ mod tests {
             parts("void com.example.Leak.serve(int)"),
             expected("void com.example.Leak.serve(int)", "", 0)
         );
+    }
+
+    #[test]
+    fn the_virtual_machines_own_functions_are_told_apart() {
+        for name in [
+            "Interpreter",
+            "StubRoutines (2)",
+            "Builtin:CEntry_Return1",
+            "int java.io.InputStream.read(byte[])",
+            "instance void [System.Net.Sockets] System.Net.Sockets.Socket::Connect()",
+        ] {
+            assert!(parse(name).is_runtime(), "{name}");
+        }
+        for name in [
+            "int Leak.readRequest(java.net.Socket)",
+            "void com.example.Shop.serve()",
+            "instance void [Shop] Shop.Server::Accept()[Tier0]",
+            "py::serve:/srv/app.py",
+            "JS:~serve /srv/app.js:1:1",
+        ] {
+            assert!(!parse(name).is_runtime(), "{name}");
+        }
     }
 
     proptest::proptest! {

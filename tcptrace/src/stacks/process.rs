@@ -23,6 +23,9 @@ use crate::text;
 /// stack must not make us read its mappings for every record.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a perf map is looked for that was not there: a JVM writes one when it is told to.
+const PERF_MAP_PAUSE: Duration = Duration::from_secs(1);
+
 /// Why a process could not be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProcessError {
@@ -74,6 +77,7 @@ pub struct Process {
     /// The modules met so far; framehop adds the frame-pointer rule for what they do not cover.
     pub(super) unwinder: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
     perf_map: Option<PerfMap>,
+    perf_map_missed: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +106,7 @@ impl Process {
             found: HashMap::new(),
             unwinder: UnwinderNative::new(),
             perf_map: None,
+            perf_map_missed: None,
         };
         process.mappings = process.read_mappings()?;
         Ok(process)
@@ -153,8 +158,9 @@ impl Process {
 
     /// The names that the process's JIT compiler has written down; `None` where it writes none.
     pub fn perf_map(&mut self) -> Option<&mut PerfMap> {
-        if self.perf_map.is_none() {
+        if self.perf_map.is_none() && self.perf_map_missed.is_none_or(|at| at.elapsed() >= PERF_MAP_PAUSE) {
             self.perf_map = PerfMap::open(self.directory.as_fd());
+            self.perf_map_missed = self.perf_map.is_none().then(Instant::now);
         }
         self.perf_map.as_mut()
     }

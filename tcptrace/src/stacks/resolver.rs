@@ -265,16 +265,24 @@ fn hide_start(frames: &mut [Frame]) {
 }
 
 fn jit_frame(address: u64, name: Option<&str>) -> Frame {
-    let escaped = |text: String| text::escape(text.as_bytes()).into_owned();
-    let name = name.map(jit_name::parse);
-    let (function, file, line) = match name {
-        Some(name) => (Some(escaped(cut(&name.function))), name.file.map(escaped), name.line),
-        None => (None, None, None),
-    };
-    let evidence = Evidence { function: function.as_deref(), file: file.as_deref(), module: None };
+    let escaped = |text: &str| text::escape(text.as_bytes()).into_owned();
     // Code that nobody has named is some runtime's.
-    let role = if function.is_some() { role::of(evidence) } else { Role::Runtime };
-    Frame { role, function, file, line, module: None, address, inlined: false, scanned: false }
+    let frame = Frame {
+        function: None,
+        file: None,
+        line: None,
+        module: None,
+        address,
+        inlined: false,
+        role: Role::Runtime,
+        scanned: false,
+    };
+    let Some(name) = name.map(jit_name::parse) else { return frame };
+    let function = Some(escaped(&cut(&name.function)));
+    let file = name.file.as_deref().map(escaped);
+    let evidence = Evidence { function: function.as_deref(), file: file.as_deref(), module: None };
+    let role = if name.is_runtime() { Role::Runtime } else { role::of(evidence) };
+    Frame { role, function, file, line: name.line, ..frame }
 }
 
 fn opaque_frame(name: &str, offset: u64) -> Frame {

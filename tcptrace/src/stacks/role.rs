@@ -115,14 +115,7 @@ fn of_file(path: &str) -> Option<Role> {
         "/go/pkg/mod/",
         "/vendor/",
     ];
-    const RUNTIME: [&str; 6] = [
-        "/rustc/",
-        "/rustlib/src/",
-        "/usr/include/",
-        "/go/src/runtime/",
-        "/go/src/internal/",
-        "/libstdc++-v3/",
-    ];
+    const RUNTIME: [&str; 4] = ["/rustc/", "/rustlib/src/", "/usr/include/", "/libstdc++-v3/"];
     if LIBRARY.iter().any(|part| path.contains(part)) {
         return Some(Role::Library);
     }
@@ -131,7 +124,6 @@ fn of_file(path: &str) -> Option<Role> {
         || path.starts_with("<frozen ")
         || path.contains("/lib/python3.")
         || path.contains("/lib64/python3.")
-        || is_go_standard_library(path)
         // The standard library of distributions that build Rust themselves.
         || path.starts_with("library/std/")
         || path.contains("/library/std/src/")
@@ -140,18 +132,15 @@ fn of_file(path: &str) -> Option<Role> {
     is_runtime.then_some(Role::Runtime)
 }
 
-/// Go's own packages lie in `$GOROOT/src`, whose last directories are `go/src` or `go-1.22/src`, as those of a
-/// GOPATH may: the package decides.
-fn is_go_standard_library(path: &str) -> bool {
-    const PACKAGES: [&str; 14] = [
+/// Go names a function by its package, and its own packages have no dot in their first part:
+/// `internal/poll.(*FD).Read` against `example.com/shop/db.Connect` and `main.serve`.
+fn is_go_standard_library(function: &str, file: &str) -> bool {
+    const PACKAGES: [&str; 17] = [
         "bufio", "bytes", "context", "crypto", "database", "encoding", "fmt", "internal", "io", "log", "net",
-        "os", "sync", "syscall",
+        "os", "runtime", "sync", "syscall", "testing", "vendor",
     ];
-    path.ends_with(".go")
-        && path.split_once("/src/").is_some_and(|(root, package)| {
-            let package = package.split('/').next().unwrap_or(package);
-            file_name(root).starts_with("go") && PACKAGES.contains(&package)
-        })
+    let first = function.split(['/', '.']).next().unwrap_or(function);
+    (file.ends_with(".go") || file.ends_with(".s")) && PACKAGES.contains(&first)
 }
 
 /// By function name; `None` where the name does not say.
@@ -163,7 +152,8 @@ fn of_function(function: &str, file: Option<&str>) -> Option<Role> {
         .trim_start_matches("dyn ");
     const RUNTIME: [&str; 8] =
         ["std::", "core::", "alloc::", "__rust_", "rust_begin_", "__gnu_cxx::", "__cxxabiv1::", "Builtins_"];
-    if RUNTIME.iter().any(|prefix| first.starts_with(prefix)) {
+    let is_go = file.is_some_and(|file| is_go_standard_library(function, file));
+    if is_go || RUNTIME.iter().any(|prefix| first.starts_with(prefix)) {
         return Some(Role::Runtime);
     }
     (file.is_none() && is_libc_function(function)).then_some(Role::System)
@@ -255,6 +245,7 @@ mod tests {
             ("recv", "/usr/lib/python3.12/socket.py", ""),
             ("net.(*conn).Read", "/usr/local/go/src/net/net.go", "/srv/app"),
             ("internal/poll.(*FD).Read", "/usr/lib/go-1.22/src/internal/poll/fd.go", "/srv/app"),
+            ("runtime.goexit", "runtime/asm_amd64.s", "/srv/app"),
             ("std::basic_streambuf::underflow", "", "/usr/lib/libstdc++.so.6.0.30"),
         ] {
             assert_eq!(role(function, file, module), Role::Runtime, "{function} {file} {module}");

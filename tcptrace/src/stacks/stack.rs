@@ -27,7 +27,7 @@ pub enum Note {
     Python,
     /// V8's own frames instead of the JavaScript functions.
     JavaScript,
-    /// No JavaScript was running: the event loop itself read from the socket.
+    /// None of the application's JavaScript was running: Node's event loop itself read or connected.
     EventLoop,
     /// The JVM's own frames instead of the Java methods.
     Java,
@@ -57,8 +57,8 @@ impl fmt::Display for Note {
                 "these are V8's frames: run node with --perf-basic-prof to see JavaScript functions",
             ),
             Self::EventLoop => f.write_str(
-                "Node's event loop read from the socket while no JavaScript ran: the place where the \
-                 connection was opened tells whose it is",
+                "none of the application's JavaScript was on the stack: Node reads and connects from its \
+                 event loop, before and after the application's functions run",
             ),
             Self::Java => f.write_str(
                 "these are the JVM's frames: run java with -XX:+PreserveFramePointer and then \
@@ -90,30 +90,39 @@ impl Stack {
     }
 
     /// What to show: the frames of the application and its libraries from the interesting one outwards, at most
-    /// [`MAX_SITE_FRAMES`]; where there are none, the runtime's, else all.
+    /// [`MAX_SITE_FRAMES`]. Where there are none, the named functions of a JIT compiler, else the runtime's,
+    /// else all.
     #[must_use]
     pub fn site_frames(&self) -> Vec<&Frame> {
-        let role = match self.interesting() {
-            Some(_) => Role::Library,
-            None if self.frames.iter().any(|frame| frame.role == Role::Runtime) => Role::Runtime,
-            None => Role::System,
-        };
-        let first = self.interesting().unwrap_or(0);
-        self.frames.iter().skip(first).filter(|frame| frame.role >= role).take(MAX_SITE_FRAMES).collect()
+        let shown: [&dyn Fn(&Frame) -> bool; 4] = [
+            &|frame| frame.role >= Role::Library,
+            &is_named_jit,
+            &|frame| frame.role == Role::Runtime,
+            &|_| true,
+        ];
+        let chosen = shown.into_iter().find(|is_shown| self.frames.iter().any(is_shown));
+        let frames = self.frames.iter().skip(self.interesting().unwrap_or(0));
+        frames.filter(|frame| chosen.is_some_and(|is_shown| is_shown(frame))).take(MAX_SITE_FRAMES).collect()
     }
+}
+
+/// A function that a JIT compiler has named: a frame in no module.
+fn is_named_jit(frame: &Frame) -> bool {
+    frame.module.is_none() && frame.function.is_some()
 }
 
 /// What a stack whose frames could be named lacks.
 #[must_use]
 pub fn missing(frames: &[Frame], interpreter: Option<Interpreter>) -> Option<Note> {
     let names = |wanted: &dyn Fn(&Frame) -> bool| frames.iter().any(wanted);
-    // A frame in no module is a JIT compiler's; with a function it was found in a perf map.
-    let named_jit = names(&|frame| frame.module.is_none() && frame.function.is_some());
+    let named_jit = names(&is_named_jit);
+    let own = names(&|frame| frame.role >= Role::Library);
     let jit = names(&|frame| frame.module.is_none())
         || names(&|frame| {
             frame.function.as_deref().is_some_and(|function| function.starts_with("Builtins_"))
         });
     match interpreter {
+        Some(Interpreter::Node) if named_jit => (!own).then_some(Note::EventLoop),
         Some(_) if named_jit => None,
         Some(Interpreter::Python) => Some(Note::Python),
         Some(Interpreter::Node) if jit => Some(Note::JavaScript),

@@ -2,6 +2,7 @@
 //!
 //! They need a compiler, the runtime concerned and permission to ptrace; each says so when it skips.
 
+mod containers;
 mod cost;
 mod live;
 mod snapshot;
@@ -10,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snapshot::Target;
+use snapshot::{Snapshot, Target};
 
 use super::{Limits, Note, Role, Stack, Stacks, Worker};
 
@@ -57,10 +58,13 @@ fn assert_frames(frames: &[String], expected: &[&str]) {
 
 /// The stack of a blocked program.
 fn resolve(target: &Target) -> Option<Arc<Stack>> {
-    let snapshot = target.snapshot()?;
+    Some(resolve_in(&target.snapshot()?))
+}
+
+fn resolve_in(snapshot: &Snapshot) -> Arc<Stack> {
     let stack = Stacks::default().resolve(&snapshot.sample());
     eprintln!("{:#?}\n{:?}", shown(&stack), stack.note);
-    Some(stack)
+    stack
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl Target {
         child.stdout.take().unwrap().read_exact(&mut said).unwrap();
         assert_eq!(&said, b"ready");
         let target = Self { child, directory };
-        target.wait_until_blocked();
+        Self::wait_until_blocked(target.pid());
         Some(target)
     }
 
@@ -149,6 +149,13 @@ impl Target {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process that a command such as unshare(1) has started.
+    pub fn inner_pid(&self) -> Option<u32> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
     }
 
     pub fn program(&self) -> PathBuf {
@@ -169,9 +176,9 @@ impl Target {
     }
 
     /// Sleeping inside a system call for two looks in a row.
-    fn wait_until_blocked(&self) {
+    pub fn wait_until_blocked(pid: u32) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let path = format!("/proc/{}/syscall", self.pid());
+        let path = format!("/proc/{pid}/syscall");
         let mut before = String::new();
         while Instant::now() < deadline {
             let now = std::fs::read_to_string(Path::new(&path)).unwrap_or_default();

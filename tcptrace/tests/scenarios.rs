@@ -29,7 +29,7 @@ fn files() -> Vec<PathBuf> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .collect();
     files.sort();
-    assert!(files.len() > 5, "only {} scenarios in {}", files.len(), directory.display());
+    assert!(files.len() > 50, "only {} scenarios in {}", files.len(), directory.display());
     files
 }
 

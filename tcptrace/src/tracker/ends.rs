@@ -70,6 +70,8 @@ pub(super) fn of_full(
         State::FinWait2 => of_fin_wait2(change, by_application, fin_wait2, buckets_full),
         _ => None,
     }
+    // With room left there was a mini: the record of its start was lost.
+    .filter(|&end| end != End::Overflow || buckets_full != Some(false))
 }
 
 /// CLOSING → CLOSE without a mini and without an error.

@@ -77,7 +77,8 @@ impl Tracker {
         if matches!(change.from, State::SynSent | State::SynRecv) {
             self.tuple_taken(&change.flow, out);
         }
-        let found = self.find_full(change).or_else(|| self.insert_full(change, change.from, Begin::Unknown));
+        let found =
+            self.find_living(change).or_else(|| self.insert_full(change, change.from, Begin::Unknown));
         // No room: counted when the connection began, or when a dump brought it.
         let Some(slot) = found else { return };
         self.complete_flow(slot, change);
@@ -96,7 +97,6 @@ impl Tracker {
         full.changed = change.at;
         full.unread = change.unread;
         full.began_in_backlog = change.to == State::FinWait2 && actor.task().is_some();
-        full.successor = Successor::None;
         step.owner = self.owner(self.fulls[slot].owner);
         if mptcp::speaks_for(change.protocol, change.from) {
             out.push(Outcome::Transition(step));
@@ -106,7 +106,8 @@ impl Tracker {
     /// 4→4, 5→5, 9→9, 11→11: close() of a socket that shutdown() has closed one way. No state begins, but
     /// the task is the owner, and FIN_WAIT2 is an orphan from here on.
     fn on_self_transition(&mut self, change: &StateChange, actor: &Actor, out: &mut Vec<Outcome>) {
-        let found = self.find_full(change).or_else(|| self.insert_full(change, change.from, Begin::AtLatest));
+        let found =
+            self.find_living(change).or_else(|| self.insert_full(change, change.from, Begin::AtLatest));
         let Some(slot) = found else { return };
         self.complete_flow(slot, change);
         self.learn(slot, change, actor);
@@ -308,6 +309,17 @@ impl Tracker {
         // A dump does not tell a subflow from plain TCP.
         self.fulls[slot].protocol = change.protocol;
         Some(slot)
+    }
+
+    /// The same for an event that is not CLOSE. A socket whose mini has been made has no other life ahead: this
+    /// is another one in its memory, on the same four-tuple.
+    fn find_living(&mut self, change: &StateChange) -> Option<Slot> {
+        let slot = self.find_full(change)?;
+        if self.fulls[slot].successor == Successor::None {
+            return Some(slot);
+        }
+        self.fulls.remove(slot);
+        None
     }
 
     fn insert_full(&mut self, change: &StateChange, state: State, begin: Begin) -> Option<Slot> {

@@ -106,9 +106,12 @@ impl Tracker {
     /// The step from the full socket into its mini, as of the mini's start. `from` is the full socket's state
     /// at its CLOSE.
     pub(super) fn enter_mini(&mut self, slot: Slot, from: State, full: Option<Slot>, out: &mut Vec<Outcome>) {
-        let full = full.map(|full| &self.fulls[full]).filter(|full| full.state == from);
+        let full = full.map(|full| &self.fulls[full]);
         let mini = &mut self.minis[slot];
         mini.awaits_close = false;
+        // The CLOSE itself may have told it.
+        mini.owner = full.and_then(|full| full.owner).or(mini.owner);
+        let full = full.filter(|full| full.state == from);
         let (at, conn, flow, owner) = (mini.since, mini.conn(), *mini.flow(), mini.owner);
         let phase = full.and_then(|full| full.phase);
         let mut step = transition(at, conn, flow, from, mini.state);

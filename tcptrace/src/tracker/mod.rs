@@ -44,6 +44,8 @@ mod silent;
 mod table;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use crate::event::{Event, MonoNs, Protocol};

@@ -181,7 +181,13 @@ pub(super) fn evidence(change: &StateChange, actor: &Actor) -> Option<Evidence> 
         // connect() that fails or is given up: connect() has told its owner already
         (State::SynSent, State::Close) => None,
         // close() with data unread or with SO_LINGER 0
-        (_, State::Close) if change.sk_err == 0 => Some(Evidence::Close),
+        (State::SynRecv | State::Established | State::FinWait1 | State::CloseWait, State::Close)
+            if change.sk_err == 0 =>
+        {
+            Some(Evidence::Close)
+        }
+        // These come from the backlog as well, so it takes a socket that has just lost its file: close() itself.
+        (_, State::Close) if change.sk_err == 0 && change.orphan => Some(Evidence::Close),
         _ => None,
     }
 }

@@ -1,0 +1,293 @@
+//! What holds for any order of events, likely or not.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::pending::GRACE_NS;
+use super::{Limits, Tracker};
+use crate::event::{
+    Comm, Context, EofTold, Event, MiniExpired, MiniTimer, MonoNs, Protocol, StateChange, Task,
+};
+use crate::inventory::diag::{DiagSocket, Dump};
+use crate::net::{Addr, Flow, State};
+use crate::outcome::{Evidence, Outcome, Owner};
+
+const LIMITS: Limits = Limits { full_sockets: 4, minis: 3 };
+
+/// What is done to a tracker, after a pause.
+#[derive(Clone, Debug)]
+enum Act {
+    Apply(Event),
+    BeginResync,
+    Reconcile(Vec<DiagSocket>),
+}
+
+/// Few flows, so that events meet: both ends of one connection, a listener, a connect() without its port.
+fn flow() -> impl Strategy<Value = Flow> {
+    let address = |last| Addr::from(IpAddr::from(Ipv4Addr::new(10, 0, 0, last)));
+    let flow = |local, local_port, remote, remote_port, netns| Flow {
+        local: address(local),
+        remote: if remote == 0 { Addr::from(IpAddr::from(Ipv4Addr::UNSPECIFIED)) } else { address(remote) },
+        netns,
+        local_port,
+        remote_port,
+    };
+    select(vec![
+        flow(1, 40_000, 2, 80, 1),
+        flow(2, 80, 1, 40_000, 1),
+        flow(1, 40_001, 2, 80, 1),
+        flow(1, 40_000, 2, 80, 2),
+        flow(1, 0, 2, 80, 1),
+        flow(2, 80, 0, 0, 1),
+    ])
+}
+
+fn task() -> impl Strategy<Value = Task> {
+    (1_u32..4, any::<bool>()).prop_map(|(pid, kthread)| Task {
+        pid,
+        tid: pid,
+        comm: Comm::from_bytes(if kthread && pid == 3 { b"ksoftirqd/0" } else { b"app" }),
+        cgroup_id: 0,
+        kthread,
+    })
+}
+
+fn context() -> impl Strategy<Value = Context> {
+    prop_oneof![
+        3 => Just(Context::Softirq),
+        3 => task().prop_map(Context::Process),
+        1 => Just(Context::Unknown),
+    ]
+}
+
+/// Mostly what the kernel does, sometimes anything.
+fn states() -> impl Strategy<Value = (State, State)> {
+    use State::{
+        Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent,
+    };
+    let usual = vec![
+        (Close, SynSent),
+        (SynSent, Established),
+        (SynSent, Close),
+        (Close, Listen),
+        (Listen, SynRecv),
+        (SynRecv, Established),
+        (Established, FinWait1),
+        (FinWait1, FinWait2),
+        (FinWait2, FinWait2),
+        (FinWait1, Closing),
+        (FinWait2, Close),
+        (Closing, Close),
+        (Established, CloseWait),
+        (CloseWait, LastAck),
+        (LastAck, Close),
+        (Established, Close),
+        (Listen, Close),
+    ];
+    prop_oneof![9 => select(usual), 1 => (select(&State::ALL[..]), select(&State::ALL[..]))]
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![8 => Just(Protocol::Tcp), 1 => Just(Protocol::Mptcp), 1 => Just(Protocol::MptcpSubflow)]
+}
+
+fn change() -> impl Strategy<Value = Event> {
+    let flags = (any::<bool>(), any::<bool>(), 0_u32..3, select(vec![0_u16, 0, 0, 104, 110, 103, 113]));
+    (1_u64..4, flow(), states(), protocol(), context(), flags).prop_map(
+        |(sk, flow, (from, to), protocol, context, (orphan, linger2_negative, unread, sk_err))| {
+            Event::State(StateChange {
+                at: 0,
+                sk,
+                flow,
+                from,
+                to,
+                protocol,
+                context,
+                orphan,
+                linger2_negative,
+                unread,
+                sk_err,
+            })
+        },
+    )
+}
+
+fn timer() -> impl Strategy<Value = MiniTimer> {
+    let substate = select(vec![State::FinWait2, State::TimeWait]);
+    let left = select(vec![i64::MIN, -300, 0, 1, 1250, 14_000, 15_000, i64::MAX]);
+    (1_u64..4, flow(), substate, left, context()).prop_map(|(mini, flow, substate, left_jiffies, context)| {
+        MiniTimer { at: 0, mini, flow, substate, left_jiffies, context }
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => change(),
+        3 => timer().prop_map(Event::MiniStarted),
+        3 => timer().prop_map(Event::MiniCancelled),
+        2 => (1_u64..4).prop_map(|mini| Event::MiniExpired(MiniExpired { at: 0, mini })),
+        1 => (1_u64..4, flow(), task())
+            .prop_map(|(sk, flow, task)| Event::EofTold(EofTold { at: 0, sk, flow, task })),
+    ]
+}
+
+fn socket() -> impl Strategy<Value = DiagSocket> {
+    let full = (select(&State::ALL[..]), Just(false));
+    let mini = (select(vec![State::FinWait2, State::TimeWait]), Just(true));
+    let kind = prop_oneof![full, mini];
+    (
+        flow(),
+        kind,
+        protocol(),
+        0_u32..90_000,
+        proptest::option::of(1_u64..9),
+        proptest::option::of(0_u32..9000),
+    )
+        .prop_map(|(flow, (state, is_mini), protocol, expires_ms, inode, last_ack_recv_ms)| DiagSocket {
+            at: 0,
+            flow,
+            state,
+            is_mini,
+            protocol,
+            expires_ms,
+            timer: if is_mini { 3 } else { 0 },
+            inode,
+            uid: None,
+            recv_queue: 1,
+            send_queue: 0,
+            cookie: None,
+            cgroup_id: None,
+            last_ack_recv_ms,
+        })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        20 => event().prop_map(Act::Apply),
+        1 => Just(Act::BeginResync),
+        1 => vec(socket(), 0..6).prop_map(Act::Reconcile),
+    ]
+}
+
+/// Pauses on both sides of every limit that the tracker knows.
+fn pause() -> impl Strategy<Value = u64> {
+    select(vec![0, 1, 1_000, 999_999, 2_000_000, 700_000_000, GRACE_NS, 2_000_000_000, 61_000_000_000])
+}
+
+fn acts() -> impl Strategy<Value = Vec<(u64, Act)>> {
+    vec((pause(), act()), 0..60)
+}
+
+fn at(event: &Event, at: MonoNs) -> Event {
+    match *event {
+        Event::State(change) => Event::State(StateChange { at, ..change }),
+        Event::MiniStarted(timer) => Event::MiniStarted(MiniTimer { at, ..timer }),
+        Event::MiniCancelled(timer) => Event::MiniCancelled(MiniTimer { at, ..timer }),
+        Event::MiniExpired(expired) => Event::MiniExpired(MiniExpired { at, ..expired }),
+        Event::EofTold(told) => Event::EofTold(EofTold { at, ..told }),
+    }
+}
+
+/// Runs the acts; between two of them time may be told to the tracker as often as `ticks` says.
+fn run(acts: &[(u64, Act)], ticks: u64) -> (Tracker, Vec<Outcome>, MonoNs) {
+    let mut tracker = Tracker::new(LIMITS);
+    tracker.set_hz(Some(250));
+    tracker.set_tw_buckets(2, Some(1));
+    let mut out = Vec::new();
+    let mut now = 1_000_000_000;
+    for (pause, act) in acts {
+        for tick in 1..=ticks {
+            tracker.expire(now + pause / ticks * tick, &mut out);
+        }
+        now += pause;
+        match act {
+            Act::Apply(event) => tracker.apply(&at(event, now), &mut out),
+            Act::BeginResync => tracker.begin_resync(now),
+            Act::Reconcile(sockets) => {
+                tracker.expire(now, &mut out);
+                reconcile(&mut tracker, now, sockets, &mut out);
+            }
+        }
+        assert!(tracker.fulls.len() <= LIMITS.full_sockets && tracker.minis.len() <= LIMITS.minis);
+    }
+    tracker.expire(now, &mut out);
+    (tracker, out, now)
+}
+
+fn reconcile(tracker: &mut Tracker, now: MonoNs, sockets: &[DiagSocket], out: &mut Vec<Outcome>) {
+    let dump = Dump {
+        started: now.saturating_sub(1_000),
+        finished: now,
+        namespaces: vec![1, 2],
+        sockets: sockets.iter().map(|socket| DiagSocket { at: now, ..*socket }).collect(),
+        ..Dump::default()
+    };
+    let owner = Owner { pid: 9, comm: Comm::default(), evidence: Evidence::Fd, cgroup_id: 0 };
+    tracker.reconcile(&dump, &|socket| socket.inode.map(|_| owner), out);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// No order of events panics, no dwell is longer than what has passed, and what one connection is said to
+    /// have spent in its states does not overlap: every dwell that began ends once at most.
+    #[test]
+    fn dwells_of_a_connection_follow_each_other(acts in acts()) {
+        let (_, out, now) = run(&acts, 0);
+        let mut spent: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+        for outcome in &out {
+            let Outcome::Transition(transition) = outcome else { continue };
+            prop_assert!(transition.at <= now);
+            let Some(dwell) = transition.dwell else { continue };
+            prop_assert!(dwell.ns <= transition.at, "{transition:?}");
+            if !dwell.is_lower_bound {
+                spent.entry(transition.conn).or_default().push((transition.at - dwell.ns, transition.at));
+            }
+        }
+        for (conn, mut intervals) in spent {
+            intervals.sort_unstable();
+            for pair in intervals.windows(2) {
+                prop_assert!(pair[0].1 <= pair[1].0, "connection {conn}: {pair:?}");
+            }
+        }
+    }
+
+    /// When time is told to the tracker makes no difference.
+    #[test]
+    fn ticks_change_nothing(acts in acts(), ticks in 1_u64..4) {
+        let (one, without, _) = run(&acts, 0);
+        let (other, with, _) = run(&acts, ticks);
+        prop_assert_eq!(without, with);
+        prop_assert_eq!(one.counts(), other.counts());
+    }
+
+    /// A complete dump of nothing, and time, leave nothing behind.
+    #[test]
+    fn nothing_is_kept_of_what_is_gone(acts in acts()) {
+        let (mut tracker, mut out, now) = run(&acts, 0);
+        let late = now + 10 * GRACE_NS;
+        tracker.expire(late, &mut out);
+        tracker.begin_resync(late);
+        reconcile(&mut tracker, late + 2_000, &[], &mut out);
+        prop_assert_eq!(tracker.open().count(), 0);
+        prop_assert_eq!((tracker.fulls.len(), tracker.minis.len()), (0, 0));
+        prop_assert_eq!(tracker.deadline(), None);
+    }
+
+    /// A flow has one live mini at most, and a connection is open once.
+    #[test]
+    fn what_is_open_is_open_once(acts in acts()) {
+        let (tracker, _, now) = run(&acts, 0);
+        let mut conns: Vec<_> = tracker.open().map(|open| open.conn).collect();
+        prop_assert!(tracker.open().all(|open| open.since <= now));
+        conns.sort_unstable();
+        let all = conns.len();
+        conns.dedup();
+        prop_assert_eq!(all, conns.len());
+        prop_assert_eq!(tracker.counts().open.iter().sum::<u64>(), all as u64);
+    }
+}

@@ -109,7 +109,7 @@ fn change() -> impl Strategy<Value = Event> {
                 context,
                 orphan,
                 linger2_negative,
-                unread,
+                unread: Some(unread).filter(|&unread| unread > 0),
                 sk_err,
             })
         },

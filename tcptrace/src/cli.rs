@@ -8,6 +8,7 @@ pub mod completions;
 pub mod demo;
 pub mod filters;
 pub mod hidden;
+pub mod leaks;
 pub mod man;
 pub mod output;
 pub mod record;
@@ -24,6 +25,7 @@ use clap::{Parser, Subcommand};
 pub use completions::CompletionsArgs;
 pub use demo::DemoArgs;
 pub use filters::FilterArgs;
+pub use leaks::LeaksArgs;
 pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
 pub use record::RecordArgs;
@@ -80,6 +82,8 @@ pub struct Cli {
 pub enum Command {
     /// Print every transition of every TCP connection as it happens
     Watch(WatchArgs),
+    /// Say which processes leak sockets in CLOSE_WAIT, and the line of code
+    Leaks(LeaksArgs),
     /// Measure how long each closing state lasts, why it ends and who is responsible
     Report(ReportArgs),
     /// Record everything that comes in to a file, for report and watch --from

@@ -12,6 +12,7 @@ pub mod event;
 pub mod filter;
 pub mod inventory;
 pub mod kernel;
+pub mod leaks;
 pub mod live;
 pub mod loss;
 pub mod net;

@@ -3,6 +3,7 @@
 pub mod duration;
 mod environment;
 mod filter;
+mod leaks;
 pub mod recorded;
 mod system;
 
@@ -10,6 +11,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use environment::Environment;
+pub use leaks::{Leaks, Watching};
 pub use system::System;
 
 use crate::cli::{OutputArgs, ReportArgs, TracingArgs, WatchArgs};

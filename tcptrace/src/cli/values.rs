@@ -30,6 +30,17 @@ pub fn min_dwell(text: &str) -> Parsed<Duration> {
     duration::parse_in(text, Duration::from_micros(1)..=LONGEST).map_err(|error| error.to_string())
 }
 
+/// `--min-age`.
+pub fn min_age(text: &str) -> Parsed<Duration> {
+    duration::parse_in(text, Duration::ZERO..=LONGEST).map_err(|error| error.to_string())
+}
+
+/// `--interval`.
+pub fn interval(text: &str) -> Parsed<Duration> {
+    duration::parse_in(text, Duration::from_secs(1)..=Duration::from_secs(86_400))
+        .map_err(|error| error.to_string())
+}
+
 /// `--ring-size`: bytes, with K, M or G for powers of 1024.
 pub fn ring_size(text: &str) -> Parsed<u32> {
     let example = "a power of two from 64K to 1G, such as 8M";

@@ -4,6 +4,7 @@
 pub mod completions;
 pub mod demo;
 mod failure;
+pub mod leaks;
 pub mod man;
 pub mod record;
 pub mod report;
@@ -46,6 +47,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
     match invocation {
         Invocation::User(command) => match *command {
             Command::Watch(args) => watch::run(&args),
+            Command::Leaks(args) => leaks::run(&args),
             Command::Report(args) => report::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Demo(args) => demo::run(&args),

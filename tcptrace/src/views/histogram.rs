@@ -276,6 +276,70 @@ pub fn bar(value: u64, most: u64, width: usize, ascii: bool) -> String {
     full.repeat(filled / parts) + EIGHTHS[filled % parts]
 }
 
+/// `60.0–60.2 s`, `< 1 µs`, `≥ 62 s`. Rows of equal width have equally many digits.
+#[must_use]
+pub fn labels(bins: &[Bin]) -> Vec<String> {
+    let width = |bin: &Bin| Some(bin.to_ns? - bin.from_ns?);
+    let widths: Vec<_> = bins.iter().filter_map(width).collect();
+    let times = |width: u64| widths.iter().filter(|&&other| other == width).count();
+    let step = widths.iter().copied().find(|&width| times(width) > 2);
+    let needed = |edge: u64| digits_needed(edge, unit(edge));
+    let steps = bins.iter().filter(|bin| step.is_some() && width(bin) == step);
+    let common = steps.flat_map(|bin| [bin.from_ns, bin.to_ns]).flatten().map(needed).max().unwrap_or(0);
+    let number = |edge: u64, (unit_ns, name): (u64, &'static str), is_step: bool| {
+        let digits = if is_step { common } else { digits_needed(edge, (unit_ns, name)) };
+        format!("{:.digits$}", edge as f64 / unit_ns as f64)
+    };
+    let label = |bin: &Bin| {
+        let is_step = step.is_some() && width(bin) == step;
+        match (bin.from_ns, bin.to_ns) {
+            // 10 s is an awkward part of a minute.
+            (Some(from), Some(to)) if unit(from) != unit(to) && digits_needed(from, unit(to)) > 1 => {
+                let (from_unit, to_unit) = (unit(from), unit(to));
+                format!(
+                    "{} {}–{} {}",
+                    number(from, from_unit, false),
+                    from_unit.1,
+                    number(to, to_unit, false),
+                    to_unit.1
+                )
+            }
+            (Some(from), Some(to)) => {
+                let unit = unit(to);
+                format!("{}–{} {}", number(from, unit, is_step), number(to, unit, is_step), unit.1)
+            }
+            (None, Some(to)) => format!("< {} {}", number(to, unit(to), false), unit(to).1),
+            (Some(from), None) => format!("≥ {} {}", number(from, unit(from), false), unit(from).1),
+            (None, None) => "all".to_owned(),
+        }
+    };
+    bins.iter().map(label).collect()
+}
+
+/// The unit to write an edge in: 60 s and 120 s rather than minutes, because TIME_WAIT is spoken of in seconds.
+fn unit(edge_ns: u64) -> (u64, &'static str) {
+    match edge_ns {
+        ..MS => (US, "µs"),
+        MS..S => (MS, "ms"),
+        _ if edge_ns <= 180 * S => (S, "s"),
+        _ if edge_ns <= 180 * MIN => (MIN, "min"),
+        _ if edge_ns <= 72 * HOUR => (HOUR, "h"),
+        _ => (DAY, "d"),
+    }
+}
+
+/// Digits after the point that an edge needs, three at most.
+fn digits_needed(edge_ns: u64, (unit_ns, _): (u64, &str)) -> usize {
+    let mut scale = 1;
+    for digits in 0..3 {
+        if (edge_ns * scale).is_multiple_of(unit_ns) {
+            return digits;
+        }
+        scale *= 10;
+    }
+    3
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -3,6 +3,8 @@
 pub mod histogram;
 pub mod human;
 pub mod json;
+pub mod leaks;
+mod page;
 pub mod paint;
 pub mod report;
 pub mod transitions;

@@ -4,6 +4,7 @@
 //! never renamed. [`schema`] describes all of it.
 
 mod entry;
+mod leak;
 mod line;
 mod outcomes;
 mod report;
@@ -14,9 +15,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use entry::{write_report, write_summary};
+pub use leak::{
+    AcceptQueue, EofVerdicts, Fds, Leak, LeakConnection, LeakPeer, LeakProcess, LeakSite, LeakTotal,
+    write_leaks,
+};
 pub use line::{
-    Bpf, Check, ConnectFailed, Effect, EofVerdicts, Fds, Leak, LeakConnection, LeakPeer, LeakProcess,
-    LeakSite, OwnerRef, ProcessRef, States, StatesBy, Summary, Time, TimeWaitMaker, Transition, Verdict,
+    Bpf, Check, ConnectFailed, Effect, OwnerRef, ProcessRef, States, StatesBy, Summary, Time, TimeWaitMaker,
+    Transition, Verdict,
 };
 pub use outcomes::Outcomes;
 pub use report::{Ages, BeganBefore, Expected, Finished, FullSocketPart, StateReport, SurvivalPercentiles};
@@ -31,6 +36,8 @@ pub enum Line {
     ConnectFailed(ConnectFailed),
     /// A process that keeps sockets in CLOSE_WAIT.
     Leak(Leak),
+    /// All leaks together.
+    LeakTotal(LeakTotal),
     /// How long a state lasts.
     StateReport(StateReport),
     /// Sockets by state.

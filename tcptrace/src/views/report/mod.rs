@@ -5,7 +5,6 @@
 //! people come for.
 
 mod overview;
-mod page;
 mod section;
 mod words;
 
@@ -17,8 +16,8 @@ use crate::net::State;
 use crate::outcome::Phase;
 use crate::snapshot::Snapshot;
 
+use super::page::Page;
 use super::paint::Paint;
-use page::Page;
 
 /// How the report is to look.
 #[derive(Clone, Debug)]
@@ -63,7 +62,7 @@ const ORDER: [(State, Option<Phase>); 13] = [
 /// # Errors
 /// What the writer returns.
 pub fn write(snapshot: &Snapshot, options: &Options, out: &mut impl Write) -> io::Result<()> {
-    let mut page = Page::new(options);
+    let mut page = Page::new(options.width, options.ascii, options.paint);
     overview::write(snapshot, options, &mut page);
     for (state, phase) in ORDER {
         if let Some(report) = snapshot.of(state, phase) {

@@ -8,8 +8,8 @@ use crate::views::human;
 use crate::views::paint::Paint;
 use crate::views::transitions;
 
-use super::page::Page;
 use super::{ORDER, Options, words};
+use crate::views::page::Page;
 
 /// From here on a CLOSE_WAIT is called held rather than about to be closed: the default of `leaks --min-age`.
 const HELD_NS: u64 = 10_000_000_000;

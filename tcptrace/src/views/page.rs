@@ -2,10 +2,8 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::views::human;
-use crate::views::paint::Paint;
-
-use super::Options;
+use super::human;
+use super::paint::Paint;
 
 /// A page being written.
 pub(super) struct Page {
@@ -21,13 +19,8 @@ const MIN_WIDTH: usize = 40;
 const MAX_PARAGRAPH: usize = 100;
 
 impl Page {
-    pub(super) fn new(options: &Options) -> Self {
-        Self {
-            width: options.width.max(MIN_WIDTH),
-            ascii: options.ascii,
-            paint: options.paint,
-            text: String::new(),
-        }
+    pub(super) fn new(width: usize, ascii: bool, paint: Paint) -> Self {
+        Self { width: width.max(MIN_WIDTH), ascii, paint, text: String::new() }
     }
 
     pub(super) fn width(&self) -> usize {
@@ -80,6 +73,11 @@ impl Page {
         self.wrapped(text, "", Paint::alarm);
     }
 
+    /// Sentences that are a relief.
+    pub(super) fn good(&mut self, text: &str) {
+        self.wrapped(text, "", Paint::good);
+    }
+
     /// Sentences for those who want to know exactly.
     pub(super) fn note(&mut self, text: &str) {
         self.wrapped(text, "", Paint::faint);
@@ -87,9 +85,13 @@ impl Page {
 
     /// Sentences with a label before the first line; the rest is indented below them.
     pub(super) fn item(&mut self, label: &str, text: &str) {
-        self.wrapped(&format!("{label}{text}"), &" ".repeat(label.chars().count()), |_, line| {
-            line.to_owned()
-        });
+        let (label, text) = (self.shown(label), self.shown(text));
+        let taken = label.chars().count();
+        let width = self.width.min(MAX_PARAGRAPH).saturating_sub(taken);
+        for (index, line) in wrap(&text, width, "").iter().enumerate() {
+            let before = if index == 0 { label.clone() } else { " ".repeat(taken) };
+            self.line(&format!("{before}{line}"));
+        }
     }
 
     fn wrapped(&mut self, text: &str, indent: &str, paint: impl Fn(Paint, &str) -> String) {

@@ -1,0 +1,141 @@
+//! Phrases about leaks.
+
+use std::time::Duration;
+
+use crate::leaks::{Culprit, Kind, Leak, LeakReport};
+use crate::settings::duration;
+use crate::views::human;
+
+/// `1 process`, `3 processes`.
+pub(super) fn processes(n: u64) -> String {
+    format!("{} process{}", human::count(n), if n == 1 { "" } else { "es" })
+}
+
+/// `2 processes keep 34 sockets in CLOSE_WAIT, the oldest for at least 3 m 12 s`.
+pub(super) fn verdict(report: &LeakReport) -> String {
+    let totals = &report.totals;
+    let named = match report.leaks.as_slice() {
+        [only] => only.culprit.as_ref().map(name),
+        _ => None,
+    };
+    let held = report.processes();
+    let who = match named {
+        Some(name) => format!("{name} leaks"),
+        None if held == 0 => "Nobody that can be seen holds".to_owned(),
+        None if held == 1 => "1 process leaks".to_owned(),
+        None => format!("{} leak", processes(held)),
+    };
+    let oldest = totals.oldest.map_or_else(String::new, |oldest| {
+        let which = if totals.sockets == 1 { "" } else { "the oldest " };
+        let at_least = if oldest.is_lower_bound { "at least " } else { "" };
+        format!(", {which}for {at_least}{}", human::duration(oldest.ns))
+    });
+    format!("{who} {} in CLOSE_WAIT{oldest}", human::counted(totals.sockets, "socket"))
+}
+
+/// What was looked at, so that a clean answer can be believed.
+pub(super) fn looked_at(report: &LeakReport) -> String {
+    let looked = &report.looked;
+    let mut text = format!(
+        "Looked at {} in CLOSE_WAIT in {}",
+        human::counted(looked.close_wait, "socket"),
+        human::counted(looked.namespaces, "network namespace")
+    );
+    if let (Some(count), Some(fds)) = (looked.processes, looked.fds) {
+        text += &format!(" and {} of {}", human::counted(fds, "descriptor"), processes(count));
+    }
+    text += &report.watched_ns.map_or_else(String::new, |ns| format!("; traced for {}", human::duration(ns)));
+    text.push('.');
+    let ageless = report.totals.ageless;
+    let young = report.totals.young - ageless;
+    if young > 0 {
+        text += &format!(
+            " {} {} known to have been so for {}: no leak yet.",
+            human::count(young),
+            if young == 1 { "is not" } else { "are not" },
+            limit(report)
+        );
+    }
+    if ageless > 0 {
+        text += &format!(
+            " For how long {} {} been so the kernel does not tell: --duration watches {}.",
+            human::count(ageless),
+            if ageless == 1 { "has" } else { "have" },
+            if ageless == 1 { "it" } else { "them" },
+        );
+    }
+    text
+}
+
+/// The least age of a leak, as it was given.
+pub(super) fn limit(report: &LeakReport) -> String {
+    duration::exact(Duration::from_nanos(report.min_age_ns))
+}
+
+/// `nginx[812]`.
+pub(super) fn name(culprit: &Culprit) -> String {
+    format!("{}[{}]", culprit.comm, culprit.pid)
+}
+
+/// Who is to blame, with those who hold the same: `nginx[812] and 3 more`.
+pub(super) fn who(group: &[&Leak]) -> String {
+    let Some(leak) = group.first() else { return String::new() };
+    match &leak.culprit {
+        None => nobody(leak).to_owned(),
+        Some(culprit) if group.len() == 1 => name(culprit),
+        Some(culprit) => format!("{} and {} more", name(culprit), human::count(group.len() as u64 - 1)),
+    }
+}
+
+/// What stands in place of a process.
+pub(super) fn nobody(leak: &Leak) -> &'static str {
+    match leak.sockets.first().map(|socket| socket.kind) {
+        Some(Kind::InFlight) => "no process",
+        Some(Kind::Detached) => "the kernel alone",
+        Some(Kind::NotAccepted) => "unknown listener",
+        _ => "unknown process",
+    }
+}
+
+/// The commonest of a process's leaks, in a word or two.
+pub(super) fn mostly(leak: &Leak) -> &'static str {
+    let most = leak.kinds.iter().max_by_key(|(_, tally)| tally.sockets).map(|(&kind, _)| kind);
+    match most {
+        Some(Kind::EofConsumed) => "EOF read, kept",
+        Some(Kind::EofUnread) => "EOF unread",
+        Some(Kind::DataUnread) => "data unread",
+        Some(Kind::NotAccepted) => "not accepted",
+        Some(Kind::InFlight) => "in flight",
+        Some(Kind::Unseen) => "not seen",
+        Some(Kind::Detached) => "detached",
+        Some(Kind::Held) | None => "?",
+    }
+}
+
+/// `312 of 1,024`.
+pub(super) fn fds(leak: &Leak) -> Option<String> {
+    let fds = leak.culprit.as_ref()?.fds;
+    let open = human::count(fds.open?);
+    Some(match fds.limit {
+        Some(limit) => format!("{open} of {}", human::count(limit)),
+        None => open,
+    })
+}
+
+pub(super) fn fds_cell(leak: &Leak) -> String {
+    fds(leak).unwrap_or_else(|| if leak.culprit.is_some() { "?" } else { "-" }.to_owned())
+}
+
+pub(super) fn growth_cell(leak: &Leak) -> String {
+    match leak.rate {
+        None => "?".to_owned(),
+        Some(rate) if rate.per_min == 0.0 => "0".to_owned(),
+        Some(rate) => format!("{}{}", if rate.per_min > 0.0 { "+" } else { "−" }, figure(rate.per_min.abs())),
+    }
+}
+
+/// A rate to two or three digits.
+pub(super) fn figure(per_min: f64) -> String {
+    // The cast saturates.
+    if per_min < 9.95 { format!("{per_min:.1}") } else { human::count(per_min.round() as u64) }
+}

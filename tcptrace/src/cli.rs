@@ -4,6 +4,7 @@
 //! `commands/`. Options that several commands share are flattened: [`FilterArgs`], [`OutputArgs`],
 //! [`TracingArgs`].
 
+pub mod compare;
 pub mod completions;
 pub mod demo;
 pub mod filters;
@@ -22,6 +23,7 @@ use std::ffi::OsString;
 use clap::builder::styling::{AnsiColor, Style, Styles};
 use clap::{Parser, Subcommand};
 
+pub use compare::CompareArgs;
 pub use completions::CompletionsArgs;
 pub use demo::DemoArgs;
 pub use filters::FilterArgs;
@@ -88,6 +90,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Record everything that comes in to a file, for report and watch --from
     Record(RecordArgs),
+    /// Say what differs between two recordings: how long each state lasted, with confidence intervals
+    Compare(CompareArgs),
     /// Watch traffic made for the purpose: a leak, TIME_WAITs, orphans, in a private network namespace
     Demo(DemoArgs),
     /// Print a completion script for a shell

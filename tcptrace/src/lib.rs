@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod commands;
 pub mod decode;
+pub mod effects;
 pub mod engine;
 pub mod event;
 pub mod filter;

@@ -91,7 +91,7 @@ impl Output {
 }
 
 /// How, and for how long, to trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tracing {
     /// Stop after this time; `None`: run until interrupted.
     pub duration: Option<Duration>,

@@ -1,6 +1,7 @@
 //! One file per subcommand: glue between settings, the engine and the views. Each is
 //! `pub fn run(args: XArgs) -> anyhow::Result<Exit>`.
 
+pub mod compare;
 pub mod completions;
 pub mod demo;
 mod failure;
@@ -50,6 +51,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             Command::Leaks(args) => leaks::run(&args),
             Command::Report(args) => report::run(&args),
             Command::Record(args) => record::run(&args),
+            Command::Compare(args) => compare::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

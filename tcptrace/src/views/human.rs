@@ -53,6 +53,17 @@ fn long(seconds: u64) -> String {
     }
 }
 
+/// A difference of durations: `+2.1 s`, `−340 ms`, `0 ns`.
+#[must_use]
+pub fn signed_duration(ns: i64) -> String {
+    let sign = match ns {
+        0 => "",
+        1.. => "+",
+        ..0 => "−",
+    };
+    format!("{sign}{}", duration(ns.unsigned_abs()))
+}
+
 /// A duration that may not be known: `?`.
 #[must_use]
 pub fn duration_or_unknown(ns: Option<u64>) -> String {

@@ -1,5 +1,6 @@
 //! What is shown: each view is a function of the snapshot, or of one outcome, and a writer.
 
+pub mod effects;
 pub mod histogram;
 pub mod human;
 pub mod json;

@@ -11,7 +11,7 @@ use crate::event::{Comm, MonoNs};
 use crate::loss::Loss;
 use crate::net::{Family, State};
 use crate::outcome::{ConnId, End, Evidence, Phase};
-use crate::snapshot::{Program, SkippedHook};
+use crate::snapshot::{Key, Program, SkippedHook};
 
 /// A wall-clock time, RFC 3339 in UTC, always with nine digits: equal lengths sort as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
@@ -150,7 +150,10 @@ pub struct Effect {
     pub state: State,
     /// For FIN_WAIT2.
     pub phase: Option<Phase>,
-    /// What is compared, for example `p50_ns`.
+    /// Whose; null for all connections together.
+    pub key: Option<Key>,
+    /// What is compared: `p50_ns`, `p90_ns`, `p99_ns`, `ends_` and a reason (counts), `curve_distance` (the
+    /// largest distance between the two survival curves, 0 to 1, in `b`).
     pub metric: String,
     /// The metric in the first arm; null where it is not reached.
     pub a: Option<f64>,
@@ -160,6 +163,9 @@ pub struct Effect {
     pub difference_ci95_ns: Option<[i64; 2]>,
     /// Whether it changed; null when there is not enough data to tell.
     pub changed: Option<bool>,
+    /// Chance of such a difference without a change, corrected for all states that were compared together;
+    /// null without enough data.
+    pub p_value: Option<f64>,
     /// The same in words.
     pub detail: Option<String>,
 }

@@ -3,9 +3,10 @@
 //! Made by the engine from [`crate::stats::Stats`] and the tracker's open connections; nothing here changes
 //! afterwards and nothing here reads a clock. All durations are nanoseconds, all moments CLOCK_MONOTONIC.
 
+mod key;
+
 use std::net::{IpAddr, SocketAddr};
 
-use clap::ValueEnum;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ use crate::loss::Loss;
 use crate::net::State;
 use crate::outcome::{End, Phase};
 use crate::stats::survival::Survival;
+
+pub use key::{Key, KeyKind, Keying, ProcessKey};
 
 /// Everything that is known at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -261,6 +264,9 @@ pub struct OpenDwells {
     pub oldest: Option<Age>,
     /// Ages (lower bounds included), ascending.
     pub ages: Vec<Bucket>,
+    /// The ages of those whose beginning was seen, ascending: the censored part of a sample, beside
+    /// [`Finished::buckets`].
+    pub censored: Vec<Bucket>,
 }
 
 /// How long something has lasted. Of two equal ages the lower bound is the older.
@@ -357,77 +363,6 @@ pub struct Spread {
     pub mean_ns: u64,
     /// Longest, nanoseconds.
     pub max_ns: u64,
-}
-
-/// What reports can be keyed by (`--by`).
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, ValueEnum,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyKind {
-    /// The owning process.
-    Process,
-    /// The lower of the two ports, which is the service's unless both are ephemeral.
-    Port,
-    /// The remote address, without its port.
-    Peer,
-    /// The network namespace.
-    Netns,
-    /// The owner's container.
-    Container,
-}
-
-impl KeyKind {
-    /// As written on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Port => "port",
-            Self::Peer => "peer",
-            Self::Netns => "netns",
-            Self::Container => "container",
-        }
-    }
-}
-
-/// What a report is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Key {
-    /// A process; `null` where the owner is not known.
-    Process(Option<ProcessKey>),
-    /// A port.
-    Port(u16),
-    /// A remote address.
-    Peer(IpAddr),
-    /// A network namespace.
-    Netns(u32),
-    /// A container; `null` where the owner or its cgroup is not known.
-    Container(Option<String>),
-    /// Everything beyond the limit of keys.
-    Other(KeyKind),
-}
-
-/// A process as a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct ProcessKey {
-    /// Process id in the initial pid namespace.
-    pub pid: u32,
-    /// Task name, escaped.
-    #[schemars(with = "String")]
-    pub comm: Comm,
-}
-
-/// How the keyed reports were keyed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keying {
-    /// By what.
-    pub kind: KeyKind,
-    /// Keys kept apart at most: the first that were seen. The rest is under [`Key::Other`].
-    pub limit: usize,
-    /// Transitions that were counted under [`Key::Other`].
-    pub folded: u64,
 }
 
 /// Who made the TIME_WAITs, and towards whom. A TIME_WAIT is counted when it begins.

@@ -121,6 +121,7 @@ impl Collection {
         open: &OpenAges,
     ) -> StateReport {
         let finished = self.dwells.finished();
+        let open_dwells = open.report();
         let left_out = self.began_before.count + open.began_before;
         StateReport {
             state,
@@ -129,13 +130,13 @@ impl Collection {
             began: self.began,
             survival: Survival::estimate(
                 &finished.buckets,
-                &open.seen_beginning.buckets(),
+                &open_dwells.censored,
                 Longest { finished_ns: finished.max_ns, open_ns: open.oldest_seen_ns },
                 left_out,
             ),
             finished,
             ran_out: self.ran_out.as_ref().map(Dwells::finished).unwrap_or_default(),
-            open: open.report(),
+            open: open_dwells,
             ends: self.ends,
             began_before: self.began_before,
             timeout: self.timeouts.report(),
@@ -242,7 +243,13 @@ impl OpenAges {
         let mut ages = self.seen_beginning.clone();
         ages.merge(&self.older_than_tracing);
         let ages: Vec<Bucket> = ages.buckets();
-        OpenDwells { count: self.count, began_before: self.began_before, oldest: self.oldest, ages }
+        OpenDwells {
+            count: self.count,
+            began_before: self.began_before,
+            oldest: self.oldest,
+            ages,
+            censored: self.seen_beginning.buckets(),
+        }
     }
 }
 

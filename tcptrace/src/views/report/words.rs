@@ -246,8 +246,8 @@ fn orphaned(snapshot: &Snapshot, report: &StateReport) -> Vec<String> {
     let value = sysctl(snapshot, |sysctls| sysctls.tcp_fin_timeout)
         .map_or_else(String::new, |seconds| format!(", {seconds} s here"));
     let mut sentences = vec![format!(
-        "The application has closed, the peer has not. net.ipv4.tcp_fin_timeout{value}, limits this, and \
-         nothing else in TCP."
+        "The application has closed, the peer has not. net.ipv4.tcp_fin_timeout{value}, limits this \
+         (TCP_LINGER2 for a single socket)."
     )];
     match (report.as_full_socket, expected(snapshot, report)) {
         (Some(part), _) => sentences.push(format!(

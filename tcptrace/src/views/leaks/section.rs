@@ -252,7 +252,8 @@ fn ages(leak: &Leak, page: &mut Page) {
     let known: Vec<_> = leak.sockets.iter().filter_map(|socket| socket.age).collect();
     let mut cells: Vec<_> = known.iter().map(|age| cell_of(age.ns, 1)).collect();
     cells.sort_unstable();
-    let open = OpenDwells { count: known.len() as u64, oldest: leak.oldest(), ages: cells, began_before: 0 };
+    let open =
+        OpenDwells { count: known.len() as u64, oldest: leak.oldest(), ages: cells, ..OpenDwells::default() };
     let bins = bins(&Finished::default(), Some(&open), AGE_ROWS);
     let is_lower_bound = known.iter().any(|age| age.is_lower_bound);
     // One row says no more than the oldest.

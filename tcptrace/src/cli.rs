@@ -14,6 +14,7 @@ pub mod man;
 pub mod output;
 pub mod record;
 pub mod report;
+pub mod states;
 pub mod tracing;
 pub mod values;
 pub mod watch;
@@ -32,6 +33,7 @@ pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
 pub use record::RecordArgs;
 pub use report::ReportArgs;
+pub use states::StatesArgs;
 pub use tracing::{SourceArgs, TracingArgs};
 pub use watch::WatchArgs;
 
@@ -88,6 +90,8 @@ pub enum Command {
     Leaks(LeaksArgs),
     /// Measure how long each closing state lasts, why it ends and who is responsible
     Report(ReportArgs),
+    /// Count sockets by state, and by whose they are, at this moment
+    States(StatesArgs),
     /// Record everything that comes in to a file, for report and watch --from
     Record(RecordArgs),
     /// Say what differs between two recordings: how long each state lasted, with confidence intervals

@@ -4,6 +4,7 @@
 //! [`tracker`], [`stats`], [`views`]) is pure: it takes its time from the events, runs the same from a live
 //! kernel and from a recording, and needs no privileges.
 
+pub mod census;
 pub mod cli;
 pub mod commands;
 pub mod decode;

@@ -14,7 +14,7 @@ pub use environment::Environment;
 pub use leaks::{Leaks, Watching};
 pub use system::System;
 
-use crate::cli::{OutputArgs, ReportArgs, TracingArgs, WatchArgs};
+use crate::cli::{OutputArgs, ReportArgs, StatesArgs, TracingArgs, WatchArgs};
 use crate::filter::{Filter, Resolver};
 use crate::net::State;
 use crate::snapshot::KeyKind;
@@ -168,6 +168,40 @@ impl Report {
             by: args.by,
             output: Output::from_args(&args.output, environment),
             tracing: Tracing::from(&args.tracing),
+        })
+    }
+}
+
+/// `states`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct States {
+    /// Which sockets.
+    pub filter: Filter,
+    /// Break the counts down by this.
+    pub by: Option<KeyKind>,
+    /// Rows of the breakdown in text.
+    pub top: usize,
+    /// Output.
+    pub output: Output,
+}
+
+impl States {
+    /// Validates.
+    pub fn from_args(
+        args: &StatesArgs,
+        environment: &Environment,
+        resolver: &dyn Resolver,
+    ) -> Result<Self, UsageError> {
+        if args.filter.min_dwell.is_some() {
+            return Err(UsageError::new("--min-dwell: a count at one moment knows no dwells").hint(
+                "tcptrace report measures them; tcptrace leaks --min-age shows old CLOSE_WAITs at once",
+            ));
+        }
+        Ok(Self {
+            filter: Filter::from_args(&args.filter, resolver)?,
+            by: args.by,
+            top: usize::from(args.top),
+            output: Output::from_args(&args.output, environment),
         })
     }
 }

@@ -11,6 +11,7 @@ pub mod record;
 pub mod report;
 pub mod schema;
 mod source;
+pub mod states;
 mod stdout;
 mod trace;
 pub mod watch;
@@ -52,6 +53,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             Command::Report(args) => report::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Compare(args) => compare::run(&args),
+            Command::States(args) => states::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

@@ -53,6 +53,18 @@ pub struct Holders {
     pub sees_all_processes: bool,
 }
 
+/// From a list of inodes and holders, in any order.
+impl FromIterator<(u64, Holder)> for Holders {
+    fn from_iter<I: IntoIterator<Item = (u64, Holder)>>(list: I) -> Self {
+        let mut holders = Self { sees_all_processes: true, ..Self::default() };
+        for (inode, holder) in list {
+            holders.by_inode.entry(inode).or_default().push(holder);
+        }
+        holders.sort();
+        holders
+    }
+}
+
 impl Holders {
     /// Every holder of a socket, by pid and descriptor; several after fork() or dup().
     #[must_use]
@@ -63,6 +75,11 @@ impl Holders {
     /// Inodes that have holders, in no particular order.
     pub fn inodes(&self) -> impl Iterator<Item = u64> {
         self.by_inode.keys().copied()
+    }
+
+    /// Every holder of every socket, in no particular order.
+    pub fn all(&self) -> impl Iterator<Item = Holder> {
+        self.by_inode.values().flatten().copied()
     }
 
     /// Everybody was looked at: a socket that exists and has no holder is really in nobody's descriptor
@@ -90,6 +107,13 @@ impl Holders {
             );
         }
         notes
+    }
+
+    fn sort(&mut self) {
+        for found in self.by_inode.values_mut() {
+            found.sort_unstable();
+            found.dedup();
+        }
     }
 
     fn merge(&mut self, other: Self) {
@@ -121,10 +145,7 @@ pub fn find(wanted: &FxHashSet<u64>) -> Holders {
         }
     }
     holders.sees_all_processes = sees_all_processes();
-    for found in holders.by_inode.values_mut() {
-        found.sort_unstable();
-        found.dedup();
-    }
+    holders.sort();
     holders.denied.sort_unstable();
     holders
 }

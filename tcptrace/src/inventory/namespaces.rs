@@ -52,6 +52,8 @@ impl Namespaces {
         if wanted.is_empty() {
             return self;
         }
+        // What could not be seen elsewhere has no part in it.
+        self.notes.clear();
         self.list.retain(|namespace| wanted.contains(&namespace.inode));
         for gone in
             wanted.iter().filter(|&&inode| !self.list.iter().any(|namespace| namespace.inode == inode))

@@ -51,7 +51,7 @@ pub(crate) fn destination(flow: &Flow) -> Destination {
 /// The lower port: the service's, unless both are ephemeral. Which side listened is not known for every
 /// connection, and a key must not change while a connection lives. A port that is not known yet is 0 and does
 /// not count.
-fn service_port(flow: &Flow) -> u16 {
+pub(crate) fn service_port(flow: &Flow) -> u16 {
     match (flow.local_port, flow.remote_port) {
         (0, port) | (port, 0) => port,
         (local, remote) => local.min(remote),

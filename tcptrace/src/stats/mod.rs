@@ -24,6 +24,7 @@ use crate::snapshot::{
 use self::cells::Cells;
 use self::collection::{Collection, OpenAges, SLOTS, slot, slots};
 use self::keyed::Keyed;
+pub(crate) use self::keys::service_port;
 use self::tally::Tally;
 use self::time_wait::TimeWaits;
 

@@ -8,4 +8,5 @@ pub mod leaks;
 mod page;
 pub mod paint;
 pub mod report;
+pub mod states;
 pub mod transitions;

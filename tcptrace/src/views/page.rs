@@ -104,6 +104,11 @@ impl Page {
     /// A table without borders; the first column to the left, all others to the right. Cells that are too wide
     /// for the page are wrapped.
     pub(super) fn table(&mut self, header: &[&str], rows: &[Vec<String>]) {
+        self.table_with_words(header, rows, &[0]);
+    }
+
+    /// The same; the columns of words are to the left, those of figures to the right.
+    pub(super) fn table_with_words(&mut self, header: &[&str], rows: &[Vec<String>], words: &[usize]) {
         let mut table = Table::new();
         table
             .load_style(presets::NOTHING)
@@ -115,13 +120,15 @@ impl Page {
         }
         for (index, column) in table.column_iter_mut().enumerate() {
             column.set_padding((if index > 0 { 2 } else { 0 }, 0));
-            if index > 0 {
+            if !words.contains(&index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
+        // A title of several lines makes the header as high.
+        let header_lines = header.iter().map(|cell| cell.lines().count()).max().unwrap_or(1);
         for (index, line) in table.lines().enumerate() {
             let line = line.trim_end();
-            let line = if index == 0 { self.paint.heading(line) } else { line.to_owned() };
+            let line = if index < header_lines { self.paint.heading(line) } else { line.to_owned() };
             self.line(&line);
         }
     }

@@ -11,6 +11,7 @@ mod robust;
 mod scale;
 mod seeding;
 mod sockets_rare;
+mod states;
 mod time_wait;
 
 use tests::{helper, trial};
@@ -28,6 +29,7 @@ fn main() -> anyhow::Result<()> {
         namespaces::trials(),
         sockets_rare::trials(),
         robust::trials(),
+        states::trials(),
     ];
     trial::run(modules.into_iter().flatten().collect())
 }

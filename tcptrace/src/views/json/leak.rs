@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Line, Time, write_line};
+use crate::inventory::process::Process;
 use crate::leaks::{self, Culprit, Kind, LeakReport, LeakedSocket, Tally};
 use crate::snapshot::{Age, WallClock};
 
@@ -188,6 +189,21 @@ impl From<&Culprit> for LeakProcess {
             uid: culprit.uid,
             unit: culprit.unit.clone(),
             container: culprit.container.clone(),
+        }
+    }
+}
+
+impl From<&Process> for LeakProcess {
+    fn from(process: &Process) -> Self {
+        let workload = process.workload();
+        Self {
+            pid: process.pid,
+            comm: process.comm.to_string(),
+            exe: process.exe_shown(),
+            cmdline: process.cmdline_shown(),
+            uid: process.uid,
+            unit: workload.unit.clone(),
+            container: workload.container.as_ref().map(|container| container.id.clone()),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The lines that events, leaks, counts and findings become.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::LeakProcess;
 use crate::event::{Comm, MonoNs};
 use crate::loss::Loss;
 use crate::net::{Family, State};
@@ -123,18 +124,41 @@ pub struct States {
     /// Sockets in each state that has any.
     #[schemars(with = "BTreeMap<String, u64>")]
     pub counts: BTreeMap<State, u64>,
-    /// The same by process, most sockets first; empty unless asked for.
+    /// MPTCP sockets in each state that has any. They are not in `counts`; their subflows are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, u64>")]
+    pub mptcp: BTreeMap<State, u64>,
+    /// The same by process or another key, most sockets first; empty unless asked for. A socket that several
+    /// processes hold is counted under each of them.
     pub by: Vec<StatesBy>,
 }
 
-/// Sockets of one process by state.
+/// Sockets of one key by state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatesBy {
-    /// Whose; null for sockets without an owner, such as TIME_WAIT.
-    pub process: Option<ProcessRef>,
+    /// Whose.
+    #[serde(flatten)]
+    pub whose: Whose,
     /// Sockets in each state that has any.
     #[schemars(with = "BTreeMap<String, u64>")]
     pub counts: BTreeMap<State, u64>,
+}
+
+/// What sockets are counted under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// A process that holds them; null for sockets that none holds, such as those in TIME_WAIT, and where the
+    /// holder may not be seen.
+    Process(Option<LeakProcess>),
+    /// The lower of the two ports.
+    Port(u16),
+    /// The remote address.
+    Peer(IpAddr),
+    /// The network namespace.
+    Netns(u32),
+    /// The container of the holder; null for none or not known.
+    Container(Option<String>),
 }
 
 /// What a changed sysctl, or the difference between two recordings, did to a state.

@@ -21,7 +21,7 @@ pub use leak::{
 };
 pub use line::{
     Bpf, Check, ConnectFailed, Effect, OwnerRef, ProcessRef, States, StatesBy, Summary, Time, TimeWaitMaker,
-    Transition, Verdict,
+    Transition, Verdict, Whose,
 };
 pub use outcomes::Outcomes;
 pub use report::{Ages, BeganBefore, Expected, Finished, FullSocketPart, StateReport, SurvivalPercentiles};

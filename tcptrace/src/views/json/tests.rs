@@ -119,10 +119,16 @@ fn a_report_as_promised() {
 #[test]
 fn states_are_keyed_by_the_kernels_names() {
     let counts = [(State::CloseWait, 3), (State::FinWait1, 1)].into();
-    let line = Line::States(States { netns: None, counts, by: Vec::new() });
+    let by = [Whose::Process(None), Whose::Port(443), Whose::Container(Some("c".into()))];
+    let by = by.map(|whose| StatesBy { whose, counts: [(State::TimeWait, 1)].into() }).into();
+    let line = Line::States(States { netns: None, counts, by, ..States::default() });
     assert_eq!(
         written(&line),
-        json!({"type": "states", "netns": null, "counts": {"FIN_WAIT1": 1, "CLOSE_WAIT": 3}, "by": []})
+        json!({"type": "states", "netns": null, "counts": {"FIN_WAIT1": 1, "CLOSE_WAIT": 3}, "by": [
+            {"process": null, "counts": {"TIME_WAIT": 1}},
+            {"port": 443, "counts": {"TIME_WAIT": 1}},
+            {"container": "c", "counts": {"TIME_WAIT": 1}},
+        ]})
     );
     assert_eq!(serde_json::from_value::<Line>(written(&line)).unwrap(), line);
 }

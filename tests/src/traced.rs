@@ -170,11 +170,18 @@ fn arrows(transitions: &[&Transition]) -> String {
     transitions.iter().map(|line| line.arrow()).collect::<Vec<_>>().join(", ")
 }
 
+/// What has been said so far. Parsed as it comes, because trials look at it again and again.
+#[derive(Debug, Default)]
+struct Said {
+    lines: Vec<String>,
+    transitions: Vec<Transition>,
+}
+
 /// A running `tcptrace … --json`.
 #[derive(Debug)]
 pub struct Traced {
     child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
+    said: Arc<Mutex<Said>>,
     stdout: Option<JoinHandle<()>>,
     stderr: Option<JoinHandle<String>>,
 }
@@ -205,14 +212,17 @@ impl Traced {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| binary::path().display().to_string())?;
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::new(Mutex::new(Said::default()));
         let mut out = BufReader::new(child.stdout.take().context("stdout")?);
-        let kept = Arc::clone(&lines);
+        let kept = Arc::clone(&said);
         let stdout = std::thread::spawn(move || {
             let mut line = String::new();
             // A line without its newline at the end is kept as it is: it will not parse.
             while out.read_line(&mut line).is_ok_and(|read| read > 0) {
-                kept.lock().unwrap().push(std::mem::take(&mut line));
+                let transition = serde_json::from_str(&line).ok();
+                let mut said = kept.lock().unwrap();
+                said.transitions.extend(transition);
+                said.lines.push(std::mem::take(&mut line));
             }
         });
         let mut err = child.stderr.take().context("stderr")?;
@@ -221,7 +231,7 @@ impl Traced {
             let _ = err.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        Ok(Self { child, lines, stdout: Some(stdout), stderr: Some(stderr) })
+        Ok(Self { child, said, stdout: Some(stdout), stderr: Some(stderr) })
     }
 
     /// Makes connections to `port` until one is reported.
@@ -239,7 +249,14 @@ impl Traced {
             sockets::reset(client)?;
             sockets::reset(server)?;
             std::thread::sleep(Duration::from_millis(20));
-            if self.transitions().iter().any(|line| line.remote == addr || line.local == addr) {
+            if self
+                .said
+                .lock()
+                .unwrap()
+                .transitions
+                .iter()
+                .any(|line| line.remote == addr || line.local == addr)
+            {
                 return Ok(());
             }
             if now_ns() > deadline || self.stdout.as_ref().is_some_and(JoinHandle::is_finished) {
@@ -257,8 +274,7 @@ impl Traced {
     /// The transitions so far, those of the probe included.
     #[must_use]
     pub fn transitions(&self) -> Vec<Transition> {
-        let lines = self.lines.lock().unwrap();
-        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.said.lock().unwrap().transitions.clone()
     }
 
     /// Waits until `enough` of the transitions so far.
@@ -271,7 +287,7 @@ impl Traced {
         limit: Duration,
         enough: impl Fn(&[Transition]) -> bool,
     ) -> Result<()> {
-        wait_until(what, limit, || enough(&self.transitions()))
+        wait_until(what, limit, || enough(&self.said.lock().unwrap().transitions))
     }
 
     /// Waits until so many sockets with this local end have gone to CLOSE.
@@ -343,7 +359,7 @@ impl Traced {
         ensure!(status.success(), "tcptrace ended with {status}: {stderr}");
         ensure!(!stderr.contains("panicked"), "{stderr}");
 
-        let text = std::mem::take(&mut *self.lines.lock().unwrap());
+        let text = std::mem::take(&mut self.said.lock().unwrap().lines);
         let mut lines = Vec::with_capacity(text.len());
         for line in &text {
             let value: Value = serde_json::from_str(line).with_context(|| format!("{line:?}"))?;

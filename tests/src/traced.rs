@@ -21,6 +21,8 @@ use crate::{binary, sockets};
 const PROBE_PORT: u16 = 1;
 /// States on the way to ESTABLISHED.
 const OPENING: [&str; 2] = ["SYN_SENT", "SYN_RECV"];
+/// Programs that every tracing command attaches: transitions, and the three events of timers.
+const REQUIRED_HOOKS: usize = 4;
 /// How long tcptrace may take for anything that it does at once.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
@@ -198,6 +200,30 @@ impl Traced {
             Ok(()) => Ok(traced),
             Err(error) => Err(error.context(traced.last_words())),
         }
+    }
+
+    /// `report --json` on this namespace, with further arguments; returns once its programs are attached.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn report(sandbox: &Sandbox, args: &[&str]) -> Result<Self> {
+        let netns = sandbox.netns().to_string();
+        let traced = Self::start(&[&["report", "--json", "--netns", &netns], args].concat())?;
+        match wait_until("attached programs", AT_ONCE, || traced.attached() >= REQUIRED_HOOKS) {
+            Ok(()) => Ok(traced),
+            Err(error) => Err(error.context(traced.last_words())),
+        }
+    }
+
+    /// BPF links that the process holds.
+    fn attached(&self) -> usize {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        descriptors
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| target.to_string_lossy().contains("bpf_link"))
+            .count()
     }
 
     /// Any command with any arguments, in the calling thread's namespace; returns at once.

@@ -18,18 +18,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Half-closed connections at a time, each a thread.
 const HALF_CLOSED_MAX: usize = 256;
 
-/// Active close after a complete exchange: FIN_WAIT1, FIN_WAIT2, TIME_WAIT.
+/// Active close after a complete exchange: FIN_WAIT1, FIN_WAIT2, TIME_WAIT. The socket is closed only when the
+/// server's EOF has come, so that nothing of it is ever an orphan: those are [`close_without_waiting`]'s.
 pub(super) fn ask_and_close_first(args: &RoleArgs) -> io::Result<()> {
     for () in args.pace() {
-        report(ask(args.at));
+        report(ask(args.at).and_then(|mut stream| {
+            stream.shutdown(Shutdown::Write)?;
+            stream.read_to_end(&mut Vec::new())
+        }));
     }
     Ok(())
 }
 
-fn ask(at: SocketAddr) -> io::Result<()> {
+fn ask(at: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = connect(at)?;
     stream.write_all(REQUEST)?;
-    stream.read_exact(&mut [0; REQUEST.len()])
+    stream.read_exact(&mut [0; REQUEST.len()])?;
+    Ok(stream)
 }
 
 /// close() against a server that does not close: FIN_WAIT2 stays behind without a process.
@@ -83,7 +88,7 @@ pub(super) fn visit_leaky_server(args: &RoleArgs) -> io::Result<()> {
     let services = super::leaky::Services::beginning_at(args.at);
     for ((), visit) in args.pace().zip([0_u8, 1, 2].into_iter().cycle()) {
         report(match visit {
-            0 => ask(services.echo),
+            0 => ask(services.echo).map(drop),
             1 => connect(services.silent).map(drop),
             _ => upload(services.upload),
         });
@@ -105,7 +110,7 @@ fn connect(at: SocketAddr) -> io::Result<TcpStream> {
 
 /// One failed connection is not the end of the traffic, but it is said. Once a second at most: a full table
 /// would say it a thousand times.
-fn report(outcome: io::Result<()>) {
+fn report<T>(outcome: io::Result<T>) {
     use std::sync::Mutex;
     use std::time::Instant;
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);

@@ -114,20 +114,8 @@ fn ended_with_unread_data(sandbox: &Sandbox) -> Result<()> {
 
 /// Three that end and five that do not: the report must not pretend that the five ended.
 fn lasting(sandbox: &Sandbox) -> Result<()> {
-    let tracer = Traced::watch(sandbox, &[])?;
+    let reporter = Traced::report(sandbox, &[])?;
     let meeting = Meeting::new(Flavour::V4)?;
-    let reporter = Traced::start(&[
-        "report",
-        "--json",
-        "--duration",
-        "4s",
-        "--lport",
-        &meeting.port()?.to_string(),
-        "--netns",
-        &sandbox.netns().to_string(),
-    ])?;
-    // The other tracer says when connections are seen; this one starts no later than a second.
-    sleep_ms(1500);
     let mut leaked = Vec::new();
     let before = now_ns();
     for number in 0..8 {
@@ -140,7 +128,8 @@ fn lasting(sandbox: &Sandbox) -> Result<()> {
             leaked.push(pair.server);
         }
     }
-    let run = reporter.ended(std::time::Duration::from_secs(20))?;
+    sleep_ms(800);
+    let run = reporter.finish()?;
     let oldest_possible = now_ns() - before;
     let report = run.report("CLOSE_WAIT", None)?;
     ensure!(report["finished"]["count"] == 3 && report["open"]["count"] == 5, "{report}");
@@ -148,6 +137,6 @@ fn lasting(sandbox: &Sandbox) -> Result<()> {
     ensure!(oldest > 500_000_000 && oldest < oldest_possible, "{report}");
     // Three of eight have ended: the median has not.
     ensure!(report["survival"]["p50_ns"].is_null(), "{report}");
-    drop(tracer.finish()?);
+    drop(leaked);
     Ok(())
 }

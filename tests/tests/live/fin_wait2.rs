@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use tcptrace::sandbox::Sandbox;
 use tests::clock::{between, sleep_ms, timed};
@@ -127,12 +127,13 @@ fn negative_linger2(sandbox: &Sandbox) -> Result<()> {
 fn data_after_close(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let mut pair = Meeting::new(Flavour::V4)?.pair()?;
-    let (_, ()) = timed(|| drop(pair.client));
+    drop(pair.client);
     sleep_ms(200);
     ensure!(truth::minis()? == 1, "no orphan");
     let (sent, outcome) = timed(|| send(&mut pair.server, b"late"));
     outcome?;
     ensure!(truth::minis()? == 0, "the kernel kept the orphan");
+    tracer.wait_for_close(pair.client_addr, Duration::from_secs(5))?;
     let run = tracer.finish()?;
     let end = run.one(pair.client_addr, pair.server_addr, "FIN_WAIT2", "CLOSE")?;
     ensure!(end.phase.as_deref() == Some("orphaned"), "{end:?}");
@@ -184,7 +185,8 @@ fn half_closed_then_closed(sandbox: &Sandbox) -> Result<()> {
     };
     let half_closed = phase("half_closed")?;
     let fin_wait1 = run.one(pair.client_addr, pair.server_addr, "FIN_WAIT1", "FIN_WAIT2")?.dwell()?;
-    within("half-closed FIN_WAIT2", fin_wait1 + half_closed.dwell()?, &between(shut, closed))?;
+    within("half-closed FIN_WAIT2", fin_wait1 + half_closed.dwell()?, &between(shut, closed))
+        .with_context(|| format!("{of:#?}"))?;
     let orphaned = phase("orphaned")?;
     within("orphaned FIN_WAIT2", orphaned.dwell()?, &timer_ns(2)?)?;
     ensure!(orphaned.end.as_deref() == Some("timed_out"), "{orphaned:?}");

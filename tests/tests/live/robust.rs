@@ -118,7 +118,9 @@ fn unprivileged(_: &Sandbox) -> Result<()> {
     let dir = tempfile::tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     let copy = dir.path().join("tcptrace");
-    fs::copy(binary::path(), &copy)?;
+    // By another process: a descriptor open for writing, inherited by some other trial's child, would make the
+    // copy "busy".
+    ensure!(Command::new("cp").arg(binary::path()).arg(&copy).status()?.success());
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     let output = Command::new(&copy).args(["watch", "--json"]).uid(NOBODY).gid(NOBODY).output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -34,11 +34,8 @@ fn all_accounted_for(sandbox: &Sandbox) -> Result<()> {
     // Without reuse and with two destination ports there are four-tuples for all of them.
     sandbox.set_sysctl("net.ipv4.tcp_tw_reuse", "0")?;
     sandbox.set_sysctl("net.ipv4.ip_local_port_range", "10000 60999")?;
-    let netns = sandbox.netns().to_string();
     let states = STATES.map(|(state, _)| state).join(",");
-    let tracer = Traced::start(&["report", "--json", "--netns", &netns, "--state", &states])?;
-    // watch shows when it sees connections; report does not. It is attached long before this.
-    sleep_ms(3000);
+    let tracer = Traced::report(sandbox, &["--state", &states])?;
     let before = Counters::read()?;
     for port in [5001, 5002] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;

@@ -62,8 +62,8 @@ fn orphan(sandbox: &Sandbox) -> Result<()> {
     let pair = Meeting::new(Flavour::V4)?.pair()?;
     let (began, ()) = timed(|| drop(pair.client));
     sleep_ms(1000);
-    let tool = now_ns();
     let tracer = Traced::watch(sandbox, &[])?;
+    let ready = now_ns();
     tracer.wait_for_close(pair.client_addr, Duration::from_secs(6))?;
     let run = tracer.finish()?;
     let line = run.one(pair.client_addr, pair.server_addr, "FIN_WAIT2", "CLOSE")?;
@@ -71,7 +71,7 @@ fn orphan(sandbox: &Sandbox) -> Result<()> {
     let dwell = line.dwell()?;
     let true_dwell_at_most = line.mono_ns - began.after_ns;
     ensure!(dwell <= true_dwell_at_most, "{dwell} ns is more than the truth: {line:?}");
-    ensure!(dwell >= line.mono_ns.saturating_sub(tool), "{line:?}");
+    ensure!(dwell >= line.mono_ns.saturating_sub(ready), "{line:?}");
     ensure!(line.dwell_is_lower_bound || timer_ns(4)?.contains(&dwell), "{line:?}");
     Ok(())
 }

@@ -230,6 +230,7 @@ fn ended_by_reset(sandbox: &Sandbox) -> Result<()> {
     let (ended, outcome) = timed(|| connect_without_waiting(ends.1, ends.0));
     outcome?;
     ensure!(truth::minis()? == 0, "the kernel kept the TIME_WAIT");
+    tracer.wait_for_close(ends.0, Duration::from_secs(5))?;
     let run = tracer.finish()?;
     let end = end_of(&run.transitions, ends)?;
     ensure!(end.to == "CLOSE" && end.end.as_deref() == Some("reset"), "{end:?}");
@@ -248,7 +249,8 @@ fn connect_without_waiting(local: SocketAddr, remote: SocketAddr) -> Result<()> 
     Ok(())
 }
 
-/// `ss -K` (`tcp_abort()`, CONFIG_INET_DIAG_DESTROY).
+/// `ss -K` (`tcp_abort()`, CONFIG_INET_DIAG_DESTROY), just before the trace ends: what is not decided by then
+/// is decided then.
 fn destroyed(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let ends = close_client_first(Meeting::new(Flavour::V4)?.pair()?)?;

@@ -21,11 +21,31 @@ pub struct Moment {
     pub before_ns: u64,
 }
 
-/// Does `work` and says when it happened.
+/// Does `work` and says when it happened: for what the kernel does before the system call returns, at this end of
+/// the connection.
 pub fn timed<T>(work: impl FnOnce() -> T) -> (Moment, T) {
     let after_ns = now_ns();
     let result = work();
     (Moment { after_ns, before_ns: now_ns() }, result)
+}
+
+/// Does `work` and waits until `seen`, and says when what is seen happened: for what the other end takes in.
+/// Loopback mostly delivers before the sender's system call returns, but on a busy machine ksoftirqd does it, later.
+///
+/// # Errors
+/// When it is not seen within five seconds, or `work` fails.
+pub fn until<T>(
+    work: impl FnOnce() -> anyhow::Result<T>,
+    what: &str,
+    mut seen: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<(Moment, T)> {
+    let after_ns = now_ns();
+    let result = work()?;
+    while !seen()? {
+        anyhow::ensure!(now_ns() < after_ns + 5_000_000_000, "not within 5 s: {what}");
+        sleep_ms(1);
+    }
+    Ok((Moment { after_ns, before_ns: now_ns() }, result))
 }
 
 /// Least and most nanoseconds between two moments.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -166,6 +167,14 @@ impl Run {
             })
             .with_context(|| format!("no report of {state} {phase:?}"))
     }
+}
+
+/// Writes what was said into the directory `TCPTRACE_TEST_KEEP`, when that is set: to look into a failed trial.
+fn keep(pid: u32, lines: &[String]) -> Result<()> {
+    let Some(directory) = std::env::var_os("TCPTRACE_TEST_KEEP") else { return Ok(()) };
+    let thread = std::thread::current();
+    let name = format!("{}-{pid}.jsonl", thread.name().unwrap_or("trial"));
+    Ok(std::fs::write(Path::new(&directory).join(name), lines.concat())?)
 }
 
 fn arrows(transitions: &[&Transition]) -> String {
@@ -386,6 +395,7 @@ impl Traced {
         ensure!(!stderr.contains("panicked"), "{stderr}");
 
         let text = std::mem::take(&mut self.said.lock().unwrap().lines);
+        keep(self.child.id(), &text)?;
         let mut lines = Vec::with_capacity(text.len());
         for line in &text {
             let value: Value = serde_json::from_str(line).with_context(|| format!("{line:?}"))?;

@@ -7,12 +7,20 @@ use tcptrace::sandbox::Sandbox;
 /// A trial: runs inside the given namespace.
 pub type Body = fn(&Sandbox) -> Result<()>;
 
-/// A trial in a network namespace of its own.
+/// A trial in a network namespace of its own, on a thread of its name.
 #[must_use]
 pub fn live(name: &str, body: Body) -> Trial {
+    let thread = std::thread::Builder::new().name(name.to_owned());
     Trial::test(name, move || {
-        let sandbox = Sandbox::new()?;
-        sandbox.enter(|| body(&sandbox))?.map_err(|error| format!("{error:#}").into())
+        let outcome = std::thread::scope(|scope| {
+            let inside = || -> Result<()> {
+                let sandbox = Sandbox::new()?;
+                sandbox.enter(|| body(&sandbox))?
+            };
+            let running = thread.spawn_scoped(scope, inside)?;
+            running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        outcome.map_err(|error| format!("{error:#}").into())
     })
 }
 

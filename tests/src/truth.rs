@@ -69,6 +69,14 @@ pub fn socket(local: SocketAddr, remote: SocketAddr) -> Result<Option<Socket>> {
     Ok(sockets()?.into_iter().find(|socket| socket.local == local && socket.remote == remote))
 }
 
+/// Whether that socket is a mini in this substate.
+///
+/// # Errors
+/// As [`sockets`].
+pub fn is_mini(local: SocketAddr, remote: SocketAddr, substate: u8) -> Result<bool> {
+    Ok(socket(local, remote)?.is_some_and(|socket| socket.is_mini() && socket.state == substate))
+}
+
 /// How many sockets are in `state`.
 ///
 /// # Errors

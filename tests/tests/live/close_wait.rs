@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use tcptrace::sandbox::Sandbox;
-use tests::clock::{Moment, between, now_ns, sleep_ms, timed};
+use tests::clock::{Moment, between, now_ns, sleep_ms, timed, until};
 use tests::expect::within;
 use tests::helper::{COMM, Helper, Role};
 use tests::sockets::{Flavour, Meeting, read_eof, reset, send};
@@ -41,8 +41,11 @@ fn close_wait<'run>(
 fn ended_by_close(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let mut pair = Meeting::new(Flavour::V4)?.pair()?;
-    let (began, ()) = timed(|| drop(pair.client));
-    read_eof(&mut pair.server)?;
+    let (began, outcome) = timed(|| {
+        drop(pair.client);
+        read_eof(&mut pair.server)
+    });
+    outcome?;
     sleep_ms(700);
     ensure!(truth::count(truth::state::CLOSE_WAIT)? == 1);
     let (ended, ()) = timed(|| drop(pair.server));
@@ -62,8 +65,11 @@ fn ended_by_process_end(sandbox: &Sandbox, killed: bool) -> Result<()> {
     let port: u16 = holder.line()?.parse()?;
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     let (local, remote) = (client.peer_addr()?, client.local_addr()?);
-    let (began, ()) = timed(|| drop(client));
-    ensure!(holder.line()? == "eof");
+    let (began, told) = timed(|| {
+        drop(client);
+        holder.line()
+    });
+    ensure!(told? == "eof");
     sleep_ms(400);
     let (ended, outcome) = timed(|| {
         if killed {
@@ -85,12 +91,15 @@ fn ended_by_process_end(sandbox: &Sandbox, killed: bool) -> Result<()> {
 fn ended_by_reset(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let mut pair = Meeting::new(Flavour::V4)?.pair()?;
-    let (began, outcome) = timed(|| pair.client.shutdown(std::net::Shutdown::Write));
+    let (began, outcome) = timed(|| {
+        pair.client.shutdown(std::net::Shutdown::Write)?;
+        read_eof(&mut pair.server)
+    });
     outcome?;
-    read_eof(&mut pair.server)?;
     sleep_ms(300);
-    let (ended, outcome) = timed(|| reset(pair.client));
-    outcome?;
+    let (client, server) = (pair.client_addr, pair.server_addr);
+    let gone = || Ok(truth::socket(server, client)?.is_none());
+    let (ended, ()) = until(|| reset(pair.client), "the end of CLOSE_WAIT", gone)?;
     let run = tracer.finish()?;
     let line = close_wait(&run, pair.server_addr, pair.client_addr, "CLOSE", began, ended)?;
     ensure!(line.end.as_deref() == Some("reset"), "{line:?}");
@@ -102,7 +111,14 @@ fn ended_with_unread_data(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let mut pair = Meeting::new(Flavour::V6)?.pair()?;
     send(&mut pair.client, b"never read")?;
-    let (began, ()) = timed(|| drop(pair.client));
+    let (began, ()) = until(
+        || {
+            drop(pair.client);
+            Ok(())
+        },
+        "CLOSE_WAIT in the kernel",
+        || Ok(truth::count(truth::state::CLOSE_WAIT)? == 1),
+    )?;
     sleep_ms(300);
     let (ended, ()) = timed(|| drop(pair.server));
     let run = tracer.finish()?;

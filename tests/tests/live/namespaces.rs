@@ -72,7 +72,7 @@ fn filtered(sandbox: &Sandbox) -> Result<()> {
     let pid = helper.pid().to_string();
     let by_netns = Traced::start(&["watch", "--json", "--netns", &pid])?;
     by_netns.wait_until_it_sees(1)?;
-    let by_pid = Traced::start(&["watch", "--json", "--pid", &pid])?;
+    let by_pid = Traced::start(&["watch", "--json", "--netns", &pid, "--pid", &pid])?;
     // Its probe would be this process's: wait as long as the other one took, and more.
     sleep_ms(2000);
 

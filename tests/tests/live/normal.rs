@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use tcptrace::sandbox::Sandbox;
-use tests::clock::{Moment, between, sleep_ms, timed};
+use tests::clock::{Moment, between, sleep_ms, timed, until};
 use tests::expect::within;
 use tests::sockets::{Flavour, Meeting, hear, read_eof, reset, turn_deaf};
 use tests::traced::{Run, Traced};
@@ -43,15 +43,21 @@ fn normal_close(sandbox: &Sandbox, flavour: Flavour) -> Result<()> {
         let (active, mut passive) =
             if client_first { (pair.client, pair.server) } else { (pair.server, pair.client) };
         sleep_ms(50);
-        let (first, ()) = timed(|| drop(active));
-        read_eof(&mut passive)?;
+        // Told EOF, the passive end is in CLOSE_WAIT.
+        let (first, outcome) = timed(|| {
+            drop(active);
+            read_eof(&mut passive)
+        });
+        outcome?;
         sleep_ms(120);
-        let (second, ()) = timed(|| drop(passive));
-        let mini = truth::socket(ends.0.0, ends.0.1)?;
-        ensure!(
-            mini.as_ref().is_some_and(|mini| mini.is_mini() && mini.state == truth::state::TIME_WAIT),
-            "the kernel shows no TIME_WAIT: {mini:?}"
-        );
+        let (second, ()) = until(
+            || {
+                drop(passive);
+                Ok(())
+            },
+            "TIME_WAIT in the kernel",
+            || truth::is_mini(ends.0.0, ends.0.1, truth::state::TIME_WAIT),
+        )?;
         closes.push((ends, opened, first, second));
     }
     let run = tracer.finish()?;
@@ -172,10 +178,11 @@ fn reset_established(sandbox: &Sandbox) -> Result<()> {
     let (opened, pair) = timed(|| Meeting::new(Flavour::V4)?.pair());
     let pair = pair?;
     sleep_ms(80);
-    let (closed, outcome) = timed(|| reset(pair.client));
-    outcome?;
+    let (client, server) = (pair.client_addr, pair.server_addr);
+    let gone = || Ok(truth::socket(server, client)?.is_none());
+    let (closed, ()) = until(|| reset(pair.client), "the end of the connection", gone)?;
     let run = tracer.finish()?;
-    for (local, remote) in [(pair.client_addr, pair.server_addr), (pair.server_addr, pair.client_addr)] {
+    for (local, remote) in [(client, server), (server, client)] {
         run.expect_path(local, remote, &["ESTABLISHED→CLOSE"])?;
         let line = run.one(local, remote, "ESTABLISHED", "CLOSE")?;
         within("ESTABLISHED", line.dwell()?, &between(opened, closed))?;

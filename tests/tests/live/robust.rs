@@ -182,7 +182,10 @@ struct CloseWait {
 
 fn close_wait(meeting: &Meeting) -> Result<CloseWait> {
     let mut pair = meeting.pair()?;
-    let (began, ()) = timed(|| drop(pair.client));
-    read_eof(&mut pair.server)?;
+    let (began, outcome) = timed(|| {
+        drop(pair.client);
+        read_eof(&mut pair.server)
+    });
+    outcome?;
     Ok(CloseWait { server: pair.server, local: pair.server_addr, remote: pair.client_addr, began })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use tcptrace::sandbox::Sandbox;
-use tests::clock::{between, now_ns, sleep_ms, timed};
+use tests::clock::{Moment, between, now_ns, sleep_ms, timed, until};
 use tests::expect::{timer_ns, within};
 use tests::sockets::{Flavour, Meeting, Pair, read_eof};
 use tests::traced::{Traced, Transition};
@@ -29,15 +29,32 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Active close by the client, completed by the server.
-fn close_client_first(mut pair: Pair) -> Result<(SocketAddr, SocketAddr)> {
-    drop(pair.client);
-    read_eof(&mut pair.server)?;
-    Ok((pair.client_addr, pair.server_addr))
+/// Local and remote end.
+type Ends = (SocketAddr, SocketAddr);
+
+/// Active close by the client, completed by the server; says when, up to the moment when the kernel shows
+/// TIME_WAIT, or nothing more.
+fn close_client_first(pair: Pair) -> Result<(Moment, Ends)> {
+    let ends = (pair.client_addr, pair.server_addr);
+    close_in_turn(pair.client, pair.server, ends)
+}
+
+/// Closes one end, then the other, whose addresses are `ends` as the first one sees them.
+fn close_in_turn(first: TcpStream, mut second: TcpStream, ends: Ends) -> Result<(Moment, Ends)> {
+    let close = || {
+        drop(first);
+        read_eof(&mut second)?;
+        drop(second);
+        Ok(ends)
+    };
+    until(close, "TIME_WAIT in the kernel", || {
+        let socket = truth::socket(ends.0, ends.1)?;
+        Ok(socket.is_none_or(|socket| socket.state == truth::state::TIME_WAIT))
+    })
 }
 
 /// The end of the one TIME_WAIT between these ends.
-fn end_of(transitions: &[Transition], (local, remote): (SocketAddr, SocketAddr)) -> Result<&Transition> {
+fn end_of(transitions: &[Transition], (local, remote): Ends) -> Result<&Transition> {
     transitions
         .iter()
         .find(|line| line.local == local && line.remote == remote && line.from == "TIME_WAIT")
@@ -52,9 +69,7 @@ fn natural_end(sandbox: &Sandbox) -> Result<()> {
     for flavour in Flavour::ALL {
         let meeting = Meeting::new(flavour)?;
         for _ in 0..10 {
-            let pair = meeting.pair()?;
-            let (began, ends) = timed(|| close_client_first(pair));
-            closed.push((ends?, began));
+            closed.push(close_client_first(meeting.pair()?)?);
         }
     }
     let meeting = Meeting::new(Flavour::V4)?;
@@ -85,7 +100,7 @@ fn natural_end(sandbox: &Sandbox) -> Result<()> {
     let run = tracer.finish()?;
     let wheel = timer_ns(TCP_TIMEWAIT_LEN_S)?;
     let me = std::process::id();
-    for (ends, began) in &closed {
+    for (began, ends) in &closed {
         let end = end_of(&run.transitions, *ends)?;
         within("TIME_WAIT", end.dwell()?, &wheel)?;
         ensure!(end.to == "CLOSE" && end.end.as_deref() == Some("expired"), "{end:?}");
@@ -120,8 +135,7 @@ fn reused_by_connect(sandbox: &Sandbox) -> Result<()> {
     let meeting = Meeting::on(Flavour::V4, 8080)?;
     let mut first = Vec::new();
     for _ in 0..4 {
-        let pair = meeting.pair()?;
-        first.push(timed(|| close_client_first(pair)));
+        first.push(close_client_first(meeting.pair()?)?);
     }
     ensure!(TcpStream::connect(meeting.addr()?).is_err(), "a port was free or reused within a second");
     // tcp_tw_reuse_delay is 1 s, in steps of the timestamp clock; before 6.14 it was fixed at 1 s.
@@ -134,7 +148,6 @@ fn reused_by_connect(sandbox: &Sandbox) -> Result<()> {
     ensure!(Counters::read()?.get("TcpExtTWRecycled")? == 4, "the kernel did not reuse four");
     let run = tracer.finish()?;
     for (began, ends) in first {
-        let ends = ends?;
         let end = end_of(&run.transitions, ends)?;
         ensure!(end.end.as_deref() == Some("reused"), "{end:?}");
         let (opened, _) = second
@@ -152,9 +165,7 @@ fn reused_by_bound_port(sandbox: &Sandbox) -> Result<()> {
     sandbox.set_sysctl("net.ipv4.tcp_tw_reuse", "0")?;
     let tracer = Traced::watch(sandbox, &[])?;
     let meeting = Meeting::on(Flavour::V4, 8080)?;
-    let pair = meeting.pair_from(41000)?;
-    let (began, ends) = timed(|| close_client_first(pair));
-    let ends = ends?;
+    let (began, ends) = close_client_first(meeting.pair_from(41000)?)?;
     sleep_ms(100);
     let (opened, pair) = timed(|| meeting.pair_from(41000));
     let pair = pair?;
@@ -169,15 +180,8 @@ fn reused_by_bound_port(sandbox: &Sandbox) -> Result<()> {
 fn reused_by_incoming_syn(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let meeting = Meeting::on(Flavour::V6, 8080)?;
-    let mut pair = meeting.pair_from(41000)?;
-    let ends = (pair.server_addr, pair.client_addr);
-    let (began, outcome) = timed(|| {
-        drop(pair.server);
-        let outcome = read_eof(&mut pair.client);
-        drop(pair.client);
-        outcome
-    });
-    outcome?;
+    let pair = meeting.pair_from(41000)?;
+    let (began, ends) = close_in_turn(pair.server, pair.client, (pair.server_addr, pair.client_addr))?;
     sleep_ms(100);
     ensure!(truth::count(truth::state::TIME_WAIT)? == 1);
     let (opened, pair) = timed(|| meeting.pair_from(41000));
@@ -197,8 +201,7 @@ fn overflow(sandbox: &Sandbox) -> Result<()> {
     let meeting = Meeting::new(Flavour::V4)?;
     let mut all = Vec::new();
     for _ in 0..CLOSES {
-        all.push(close_client_first(meeting.pair()?)?);
-        sleep_ms(5);
+        all.push(close_client_first(meeting.pair()?)?.1);
     }
     let skipped = Counters::read()?.get("TcpExtTCPTimeWaitOverflow")?;
     let minis = truth::minis()?;
@@ -223,13 +226,12 @@ fn overflow(sandbox: &Sandbox) -> Result<()> {
 fn ended_by_reset(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let meeting = Meeting::on(Flavour::V4, 8080)?;
-    let ends = close_client_first(meeting.pair()?)?;
+    let (_, ends) = close_client_first(meeting.pair()?)?;
     drop(meeting);
     sleep_ms(200);
     ensure!(truth::minis()? == 1);
-    let (ended, outcome) = timed(|| connect_without_waiting(ends.1, ends.0));
-    outcome?;
-    ensure!(truth::minis()? == 0, "the kernel kept the TIME_WAIT");
+    let gone = || Ok(truth::minis()? == 0);
+    let (ended, ()) = until(|| connect_without_waiting(ends.1, ends.0), "the end of TIME_WAIT", gone)?;
     tracer.wait_for_close(ends.0, Duration::from_secs(5))?;
     let run = tracer.finish()?;
     let end = end_of(&run.transitions, ends)?;
@@ -253,7 +255,7 @@ fn connect_without_waiting(local: SocketAddr, remote: SocketAddr) -> Result<()> 
 /// is decided then.
 fn destroyed(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
-    let ends = close_client_first(Meeting::new(Flavour::V4)?.pair()?)?;
+    let (_, ends) = close_client_first(Meeting::new(Flavour::V4)?.pair()?)?;
     sleep_ms(100);
     let (killed, output) = timed(|| {
         Command::new("ss").args(["-K", "-tan", "state", "time-wait", "dst"]).arg(ends.1.to_string()).output()
@@ -274,7 +276,7 @@ fn namespace_gone(_: &Sandbox) -> Result<()> {
     let tracer = Traced::start(&["watch", "--json", "--port", &PORT.to_string()])?;
     let ends = short_lived.enter(|| {
         tracer.wait_until_it_sees(PORT)?;
-        let ends = close_client_first(Meeting::on(Flavour::V4, PORT)?.pair()?)?;
+        let (_, ends) = close_client_first(Meeting::on(Flavour::V4, PORT)?.pair()?)?;
         ensure!(truth::minis()? == 1);
         Ok(ends)
     })??;

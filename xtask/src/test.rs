@@ -17,6 +17,9 @@ pub struct Args {
     /// Only the live tests
     #[arg(long, conflicts_with = "no_live")]
     live: bool,
+    /// Run the live tests on a debug build: quicker to build, and too slow for some loads
+    #[arg(long)]
+    debug: bool,
     /// Only tests whose name contains this
     filter: Option<String>,
 }
@@ -53,7 +56,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         stages.push(("units, scenarios and command line", stage(&mut command)?));
     }
     if !args.no_live {
-        let binary = build_tcptrace(false)?;
+        // What is tested is what is shipped.
+        let binary = build_tcptrace(!args.debug)?;
         let mut command = cargo();
         command.args(["test", "--package", "tests", "--no-fail-fast"]).args(filter);
         stages.push(("live", stage(command.env("TCPTRACE_BIN", binary))?));

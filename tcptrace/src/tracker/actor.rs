@@ -11,20 +11,20 @@ const MAX_SOFTIRQ_THREADS: usize = 16_384;
 
 /// Who did it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Actor {
+pub(super) enum Actor<'a> {
     /// An application, in a system call or on its way out.
-    Application(Task),
+    Application(&'a Task),
     /// A kernel thread that works on its own account, as NFS does, or a kworker that clears a namespace.
-    KernelThread(Task),
+    KernelThread(&'a Task),
     /// A packet or a timer.
     Softirq,
     /// The kernel does not tell.
     Unknown,
 }
 
-impl Actor {
+impl<'a> Actor<'a> {
     /// The task, for both kinds of them.
-    pub(super) fn task(&self) -> Option<&Task> {
+    pub(super) fn task(&self) -> Option<&'a Task> {
         match self {
             Self::Application(task) | Self::KernelThread(task) => Some(task),
             Self::Softirq | Self::Unknown => None,
@@ -41,8 +41,8 @@ pub(super) enum By {
     Unknown,
 }
 
-impl From<&Actor> for By {
-    fn from(actor: &Actor) -> Self {
+impl From<&Actor<'_>> for By {
+    fn from(actor: &Actor<'_>) -> Self {
         match actor {
             Actor::Application(_) => Self::Application,
             Actor::KernelThread(_) => Self::KernelThread,
@@ -64,11 +64,11 @@ pub(super) struct Actors {
 
 impl Actors {
     /// Who stands behind a context.
-    pub(super) fn of(&mut self, context: &Context) -> Actor {
+    pub(super) fn of<'a>(&mut self, context: &'a Context) -> Actor<'a> {
         match context {
             Context::Softirq => Actor::Softirq,
             Context::Unknown => Actor::Unknown,
-            Context::Process(task) if !task.kthread => Actor::Application(*task),
+            Context::Process(task) if !task.kthread => Actor::Application(task),
             Context::Process(task) => {
                 let known = self.softirq_threads.binary_search(&task.tid);
                 if known.is_ok() {
@@ -76,7 +76,7 @@ impl Actors {
                 }
                 let serves_softirqs = SOFTIRQ_THREADS.iter().any(|name| task.comm.bytes().starts_with(name));
                 if !serves_softirqs {
-                    return Actor::KernelThread(*task);
+                    return Actor::KernelThread(task);
                 }
                 if let Err(place) = known
                     && self.softirq_threads.len() < MAX_SOFTIRQ_THREADS

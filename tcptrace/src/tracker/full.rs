@@ -41,7 +41,7 @@ impl Tracker {
     }
 
     /// A socket leaves CLOSE, or a listener's child appears.
-    fn on_begin(&mut self, change: &StateChange, actor: &Actor, out: &mut Vec<Outcome>) {
+    fn on_begin(&mut self, change: &StateChange, actor: &Actor<'_>, out: &mut Vec<Outcome>) {
         if let Some(slot) = self.fulls.by_addr(change.sk) {
             // Its memory has been reused, so it had ended before.
             self.drop_full(slot);
@@ -73,7 +73,7 @@ impl Tracker {
     }
 
     /// From one state of a connection to the next.
-    fn on_step(&mut self, change: &StateChange, actor: &Actor, out: &mut Vec<Outcome>) {
+    fn on_step(&mut self, change: &StateChange, actor: &Actor<'_>, out: &mut Vec<Outcome>) {
         if matches!(change.from, State::SynSent | State::SynRecv) {
             self.tuple_taken(&change.flow, out);
         }
@@ -105,7 +105,7 @@ impl Tracker {
 
     /// 4→4, 5→5, 9→9, 11→11: close() of a socket that shutdown() has closed one way. No state begins, but
     /// the task is the owner, and FIN_WAIT2 is an orphan from here on.
-    fn on_self_transition(&mut self, change: &StateChange, actor: &Actor, out: &mut Vec<Outcome>) {
+    fn on_self_transition(&mut self, change: &StateChange, actor: &Actor<'_>, out: &mut Vec<Outcome>) {
         let found =
             self.find_living(change).or_else(|| self.insert_full(change, change.from, Begin::AtLatest));
         let Some(slot) = found else { return };
@@ -137,7 +137,7 @@ impl Tracker {
     }
 
     /// CLOSE: the end, or the step into a mini.
-    fn on_close(&mut self, change: &StateChange, actor: &Actor, out: &mut Vec<Outcome>) {
+    fn on_close(&mut self, change: &StateChange, actor: &Actor<'_>, out: &mut Vec<Outcome>) {
         let found = self.find_full(change);
         if let Some(slot) = found {
             self.complete_flow(slot, change);
@@ -188,7 +188,7 @@ impl Tracker {
         found: Option<Slot>,
         flow: Flow,
         change: &StateChange,
-        actor: &Actor,
+        actor: &Actor<'_>,
         out: &mut Vec<Outcome>,
     ) {
         self.resync.closed(change.at, &flow);
@@ -262,7 +262,7 @@ impl Tracker {
         &mut self,
         flow: &Flow,
         change: &StateChange,
-        actor: &Actor,
+        actor: &Actor<'_>,
         out: &mut Vec<Outcome>,
     ) {
         let is_disconnect = matches!(actor, Actor::Application(_)) && !change.orphan;
@@ -356,7 +356,7 @@ impl Tracker {
         self.fulls[slot].is_provisional = false;
     }
 
-    fn learn(&mut self, slot: Slot, change: &StateChange, actor: &Actor) {
+    fn learn(&mut self, slot: Slot, change: &StateChange, actor: &Actor<'_>) {
         if let (Some(evidence), Some(task)) = (owners::evidence(change, actor), actor.task()) {
             self.sweep_owners();
             let full = &mut self.fulls[slot];

@@ -37,7 +37,7 @@ impl Tracker {
             Some(slot) if self.is_rearm(slot, timer) => self.rearm(slot, timer, out),
             found => {
                 if let Some(slot) = found {
-                    self.give_up_address(slot);
+                    self.minis.set_addr(slot, 0);
                 }
                 self.make_mini(timer, out);
             }
@@ -48,17 +48,16 @@ impl Tracker {
     pub(super) fn on_cancel(&mut self, timer: &MiniTimer, out: &mut Vec<Outcome>) {
         let actor = self.actors.of(&timer.context);
         let found = self.find_mini(timer).or_else(|| {
-            // Older than the tool, and in no dump.
+            // Older than the tool and in no dump, or its start was lost.
+            self.drop_older(&timer.flow);
             let mut mini = new_mini(timer);
             mini.begin = Begin::Unknown;
             mini.timeout_jiffies = 0;
             self.insert_mini(timer, mini, None)
         });
         let Some(slot) = found else { return };
-        let deadline = self.clock.saturating_add(GRACE_NS);
         let cancel = Cancel {
             at: timer.at,
-            deadline,
             left: clamp(timer.left_jiffies),
             tid: actor.task().map_or(0, |task| task.tid),
             by: By::from(&actor),
@@ -71,19 +70,23 @@ impl Tracker {
             self.finish(slot, timer.at, How::Early(Some(End::Reused)), out);
             return;
         }
-        self.pending.push(Waiting { deadline, slot, conn: self.minis[slot].conn() });
+        self.pending.push(Waiting {
+            deadline: self.clock.saturating_add(GRACE_NS),
+            cancelled_at: timer.at,
+            mini: timer.mini,
+            conn: self.minis[slot].conn(),
+            slot,
+        });
     }
 
-    /// `timer_expire_entry`.
+    /// `timer_expire_entry`, which carries no more than the address. Without the cancel that comes before
+    /// nothing is concluded: it was lost, and a dump will show that the mini is gone.
     pub(super) fn on_expired(&mut self, expired: &MiniExpired, out: &mut Vec<Outcome>) {
-        let Some(slot) = self.minis.by_addr(expired.mini) else { return };
-        let mini = &self.minis[slot];
-        if mini.state == State::FinWait2 && mini.is_live() {
-            // The cancel that comes before was lost, and with it the substate: FIN_WAIT2 or TIME_WAIT?
-            self.drop_mini(slot);
-            return;
+        if let Some(waiting) = self.pending.just_cancelled(expired.mini, expired.at)
+            && !is_settled(&self.minis, &waiting)
+        {
+            self.finish(waiting.slot, expired.at, How::Expired, out);
         }
-        self.finish(slot, expired.at, How::Expired, out);
     }
 
     /// A connection with this flow exists: what it has replaced was removed for its sake.
@@ -187,10 +190,7 @@ impl Tracker {
     /// A mini at its start, with the full socket that it stands in for.
     fn make_mini(&mut self, timer: &MiniTimer, out: &mut Vec<Outcome>) {
         self.tuple_taken(&timer.flow, out);
-        if let Some(older) = self.minis.by_flow(&timer.flow, |mini| mini.is_live()) {
-            // There is one of a flow at a time: the end of this one was lost.
-            self.drop_mini(older);
-        }
+        self.drop_older(&timer.flow);
         let full = self.fulls.by_flow(&timer.flow, has_no_successor);
         let mut mini = new_mini(timer);
         mini.awaits_close = true;
@@ -239,24 +239,16 @@ impl Tracker {
 
     /// The row of the mini that an event is about. A row found in a dump learns its address.
     fn find_mini(&mut self, timer: &MiniTimer) -> Option<Slot> {
-        if let Some(slot) = self.minis.by_addr(timer.mini) {
-            if *self.minis[slot].flow() == timer.flow {
-                return Some(slot);
-            }
-            self.give_up_address(slot);
-        }
-        let slot = self.minis.by_flow(&timer.flow, |mini| mini.addr() == 0 && mini.is_live())?;
+        let is_it = |mini: &Row<Mini>| mini.addr() == timer.mini || (mini.addr() == 0 && mini.is_live());
+        let slot = self.minis.by_flow(&timer.flow, is_it)?;
         self.minis.set_addr(slot, timer.mini);
         Some(slot)
     }
 
-    /// Another mini stands where this one stood, so this one has ended: with its reason still to come, or
-    /// unseen.
-    fn give_up_address(&mut self, slot: Slot) {
-        if self.minis[slot].is_live() {
-            self.drop_mini(slot);
-        } else {
-            self.minis.set_addr(slot, 0);
+    /// A flow has one mini at a time: another one's end was lost.
+    fn drop_older(&mut self, flow: &Flow) {
+        if let Some(older) = self.minis.by_flow(flow, |mini| mini.is_live()) {
+            self.drop_mini(older);
         }
     }
 
@@ -355,9 +347,9 @@ impl Tracker {
 }
 
 /// Whether a mini no longer waits as it did when it was queued.
-fn is_settled(minis: &Table<Mini>, waiting: &Waiting) -> bool {
+fn is_settled(minis: &Table<Mini, false>, waiting: &Waiting) -> bool {
     !minis.get(waiting.slot).is_some_and(|mini| {
-        mini.conn() == waiting.conn && mini.cancel.is_some_and(|cancel| cancel.deadline == waiting.deadline)
+        mini.conn() == waiting.conn && mini.cancel.is_some_and(|cancel| cancel.at == waiting.cancelled_at)
     })
 }
 

@@ -10,8 +10,8 @@
 //! FIN_WAIT2→CLOSE of a full socket  +  a mini on the same flow  =  FIN_WAIT2→TIME_WAIT
 //! ```
 //!
-//! Full sockets and minis stand in two tables ([`table`]), each found by kernel address and by flow. An address
-//! identifies only what lives: both kinds of memory are reused at once. So everything that comes in is checked
+//! Full sockets and minis stand in two tables ([`table`]), found by flow, full sockets by kernel address as well.
+//! An address identifies only what lives: both kinds of memory are reused at once. So everything that comes in is checked
 //! against what is known, and where it does not fit, an event was lost: the old dwell is then dropped, never
 //! ended with a wrong length.
 //!
@@ -94,8 +94,8 @@ pub struct Counts {
 /// The state machine. See the module.
 #[derive(Debug)]
 pub struct Tracker {
-    fulls: Table<Full>,
-    minis: Table<Mini>,
+    fulls: Table<Full, true>,
+    minis: Table<Mini, false>,
     owners: Owners,
     actors: Actors,
     connects: Connects,

@@ -99,6 +99,9 @@ impl Owners {
             if evidence > current.evidence || (process.kthread && is_application) {
                 return Some(current);
             }
+            if known == Some(&process) {
+                return Some(OwnerRef { evidence, ..current });
+            }
         }
         Some(OwnerRef { index: self.intern(process), evidence })
     }
@@ -161,7 +164,7 @@ impl Owners {
 ///
 /// Only transitions that a system call makes are listed. A packet's work may run in process context too, when
 /// it waited in the backlog of a socket that was locked (`release_sock()`), so the context alone is not enough.
-pub(super) fn evidence(change: &StateChange, actor: &Actor) -> Option<Evidence> {
+pub(super) fn evidence(change: &StateChange, actor: &Actor<'_>) -> Option<Evidence> {
     let task = actor.task()?;
     if task.kthread && change.protocol == Protocol::MptcpSubflow {
         // Subflows are opened and closed by mptcp_worker on behalf of the connection's owner.

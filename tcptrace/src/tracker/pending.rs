@@ -20,9 +20,21 @@ pub(super) const GRACE_NS: u64 = 1_500_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub deadline: MonoNs,
-    pub slot: Slot,
+    /// When its timer was taken off.
+    pub cancelled_at: MonoNs,
+    /// Its address.
+    pub mini: u64,
     pub conn: ConnId,
+    pub slot: Slot,
 }
+
+/// How far back the cancel of a timer that runs out can lie, in cancels: the two are a microsecond apart, and
+/// every CPU may have some in between.
+const EXPIRY_REACH: usize = 1024;
+
+/// How far back it can lie in time: a virtual CPU may be taken away between the two. A cancel before that was of
+/// another mini in the same memory.
+const EXPIRY_NS: u64 = 100_000_000;
 
 /// First in, first out: all wait equally long. An entry whose mini has found its reason stays until it reaches
 /// the front.
@@ -44,6 +56,13 @@ impl Pending {
     /// Takes the first, if it is due.
     pub(super) fn pop_due(&mut self, now: MonoNs) -> Option<Waiting> {
         self.queue.pop_front_if(|waiting| waiting.deadline <= now)
+    }
+
+    /// The mini at an address, if its timer was taken off a moment ago.
+    pub(super) fn just_cancelled(&self, mini: u64, at: MonoNs) -> Option<Waiting> {
+        let recent = self.queue.iter().rev().take(EXPIRY_REACH);
+        let found = recent.copied().find(|waiting| waiting.mini == mini)?;
+        (at.saturating_sub(found.cancelled_at) <= EXPIRY_NS).then_some(found)
     }
 
     /// Drops what `is_settled` at both ends. The common case is a timer that has run out: its entry is the

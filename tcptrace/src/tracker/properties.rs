@@ -1,4 +1,4 @@
-//! What holds for any order of events, likely or not.
+//! What holds for any order of events, likely or not. `PROPTEST_CASES=60000` looks further than the usual 256.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -231,8 +231,6 @@ fn reconcile(tracker: &mut Tracker, now: MonoNs, sockets: &[DiagSocket], out: &m
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
     /// No order of events panics, no dwell is longer than what has passed, and what one connection is said to
     /// have spent in its states does not overlap: every dwell that began ends once at most.
     #[test]

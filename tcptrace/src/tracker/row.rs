@@ -126,8 +126,6 @@ impl Mini {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cancel {
     pub at: MonoNs,
-    /// When to stop waiting for the reason.
-    pub deadline: MonoNs,
     /// Jiffies that were left; 0 and less when it had run out.
     pub left: i32,
     /// The thread, for an application or a kernel thread.

@@ -39,6 +39,7 @@ fn a_slabs_entry_is_as_large_as_its_row() {
         Vacant(usize),
         Occupied(T),
     }
+    assert_eq!((size_of::<Row<Full>>(), size_of::<Row<Mini>>()), (128, 128));
     assert_eq!(size_of::<Entry<Row<Mini>>>(), size_of::<Row<Mini>>());
     assert_eq!(size_of::<Entry<Row<Full>>>(), size_of::<Row<Full>>());
 }

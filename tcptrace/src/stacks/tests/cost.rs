@@ -20,11 +20,19 @@ fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (start.elapsed(), value)
 }
 
+/// Memory of this process that no file backs, KiB.
+fn anonymous_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 fn measure(what: &str, target: Option<Target>) {
     let Some(snapshot) = target.as_ref().and_then(Target::snapshot) else { return };
     let sample = Snapshot::sample(&snapshot);
     let capture_cold = median(9, || timed(|| Stacks::default().capture(&sample).unwrap()).0);
     let both_cold = median(9, || timed(|| Stacks::default().resolve(&sample)).0);
+    let before = anonymous_kib();
     let mut stacks = Stacks::default();
     let capture = stacks.capture(&sample).unwrap();
     let (_, stack) = timed(|| stacks.symbolise(&capture));
@@ -32,8 +40,9 @@ fn measure(what: &str, target: Option<Target>) {
     let symbolise_warm = median(2001, || timed(|| stacks.symbolise(&capture)).0);
     stacks.resolve(&sample);
     let again = median(2001, || timed(|| stacks.resolve(&sample)).0);
+    let kib = anonymous_kib().saturating_sub(before);
     println!(
-        "{what}: {} frames; cold: capture {capture_cold:?}, with symbols {both_cold:?}; known: capture \
+        "{what}: {} frames, {kib} KiB; cold: capture {capture_cold:?}, with symbols {both_cold:?}; known: capture \
          {capture_warm:?}, symbolise {symbolise_warm:?}; equal sample {again:?}",
         stack.frames.len()
     );

@@ -4,6 +4,7 @@
 
 mod containers;
 mod cost;
+mod damage;
 mod live;
 mod snapshot;
 

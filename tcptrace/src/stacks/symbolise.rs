@@ -7,7 +7,7 @@ use std::rc::Rc;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 
-use super::frame::{self, Frame};
+use super::frame::{self, Frame, Role};
 use super::module::{Module, ModuleId};
 use super::role::{self, Evidence};
 use crate::text;
@@ -55,10 +55,14 @@ impl Symboliser {
             self.symboliser = Symbolizer::new();
             self.files = HashSet::from([module.id()]);
         }
+        // Nobody looks for a leak inside libc or an interpreter, whose debug information is the largest.
+        let whose = role::of(Evidence { function: None, file: None, module: Some(module.path()) });
+        let with_lines = whose >= Role::Library && module.debug_info_is_bearable();
         // Debug information may be damaged, or compressed in a way that is not supported; the symbol table
         // then still has the function's name.
-        let symbol = self
-            .symbol(path.clone(), address, module.debug_info_is_bearable())
+        let symbol = with_lines
+            .then(|| self.symbol(path.clone(), address, true))
+            .flatten()
             .or_else(|| self.symbol(path, address, false));
         symbol.map_or_else(unknown, |symbol| named(module, address, &symbol))
     }

@@ -32,7 +32,6 @@ fn measure(what: &str, target: Option<Target>) {
     let sample = Snapshot::sample(&snapshot);
     let capture_cold = median(9, || timed(|| Stacks::default().capture(&sample).unwrap()).0);
     let both_cold = median(9, || timed(|| Stacks::default().resolve(&sample)).0);
-    let before = anonymous_kib();
     let mut stacks = Stacks::default();
     let capture = stacks.capture(&sample).unwrap();
     let (_, stack) = timed(|| stacks.symbolise(&capture));
@@ -40,9 +39,9 @@ fn measure(what: &str, target: Option<Target>) {
     let symbolise_warm = median(2001, || timed(|| stacks.symbolise(&capture)).0);
     stacks.resolve(&sample);
     let again = median(2001, || timed(|| stacks.resolve(&sample)).0);
-    let kib = anonymous_kib().saturating_sub(before);
+    let kib = anonymous_kib();
     println!(
-        "{what}: {} frames, {kib} KiB; cold: capture {capture_cold:?}, with symbols {both_cold:?}; known: capture \
+        "{what}: {} frames, {kib} KiB resident; cold: capture {capture_cold:?}, with symbols {both_cold:?}; known: capture \
          {capture_warm:?}, symbolise {symbolise_warm:?}; equal sample {again:?}",
         stack.frames.len()
     );

@@ -7,7 +7,7 @@ use crate::event::{Event, MonoNs};
 use crate::filter::Filter;
 use crate::inventory::diag::Dump;
 use crate::loss::Loss;
-use crate::net::State;
+use crate::net::{Flow, State};
 use crate::outcome::{Open, Outcome, Owner};
 use crate::snapshot::{KeyKind, Meta, Program, SkippedHook, Snapshot};
 use crate::stats::{DEFAULT_KEYS, Stats};
@@ -256,6 +256,11 @@ impl Engine {
         self.tracker.open().filter(move |open| {
             open.state != State::Listen && wanted(&self.filter, open) && wanted(&self.recorded, open)
         })
+    }
+
+    /// Where somebody listens, by local address.
+    pub fn listening(&self) -> impl Iterator<Item = Flow> {
+        self.tracker.open().filter(|open| open.state == State::Listen).map(|open| open.flow)
     }
 
     /// The view of this moment. `container` names the container of a cgroup v2 id.

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use super::{Exit, LineSink};
 use crate::cli::LeaksArgs;
 use crate::inventory::clock;
-use crate::leaks::{LeakReport, survey};
+use crate::leaks::{History, LeakReport, survey};
 use crate::settings::{Environment, Format, Leaks, System};
 use crate::snapshot::WallClock;
 use crate::views::paint::Paint;
@@ -15,7 +15,7 @@ use crate::views::{json, leaks};
 pub fn run(args: &LeaksArgs) -> anyhow::Result<Exit> {
     let settings = Leaks::from_args(args, &Environment::detect(), &System)?;
     let evidence = survey::take(&settings.terms.filter).context("cannot list sockets")?;
-    let report = LeakReport::new(&evidence, &settings.terms);
+    let report = LeakReport::new(&evidence, &settings.terms, &History::default());
     let mut out = LineSink::stdout();
     write(&report, &settings, &mut out)?;
     Ok(if settings.fail_on_leak && !report.is_clean() { Exit::Leak } else { Exit::Done })

@@ -7,13 +7,15 @@
 //! has closed and the application will follow. One that stays is: nothing in the kernel ends it.
 
 mod evidence;
+pub mod code;
 mod growth;
+pub mod replayed;
 mod report;
 mod rules;
 pub mod survey;
 
 pub use evidence::{Candidate, Culprit, Custody, Evidence, Keeper, Listening, Looked};
-pub use growth::Rate;
+pub use growth::{History, Rate};
 pub use report::{Leak, LeakReport, LeakedSocket, Terms, Totals};
 pub use rules::{Kind, RULES, Rule, Tally};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::evidence::{Candidate, Culprit, Custody, Evidence, Listening, Looked};
-use super::growth::Rate;
+use super::growth::{History, Rate};
 use super::rules::{Kind, Tally};
 use crate::event::MonoNs;
 use crate::filter::Filter;
@@ -41,6 +41,8 @@ pub struct LeakReport {
     pub watched_ns: Option<u64>,
     /// Sockets that have been in CLOSE_WAIT for less are no leaks, nanoseconds.
     pub min_age_ns: u64,
+    /// Growth over all processes, each socket counted once; `None` where it was not watched long enough.
+    pub growth: Option<Rate>,
     /// What could not be seen, in words.
     pub notes: Vec<String>,
 }
@@ -79,6 +81,8 @@ pub struct Leak {
     pub rate: Option<Rate>,
     /// Where in the code the application was told EOF, most sockets first; empty unless asked for.
     pub sites: Vec<Site>,
+    /// Where in the code the connection was opened, where that was seen; empty unless asked for.
+    pub opened_at: Vec<Site>,
 }
 
 /// A socket that leaks, as one of its holders has it.
@@ -102,7 +106,7 @@ pub struct LeakedSocket {
 
 impl Terms {
     /// The age from which on a socket leaks: both limits must be passed.
-    fn least_ns(&self) -> u64 {
+    pub(super) fn least_ns(&self) -> u64 {
         self.filter.min_dwell_ns.unwrap_or(0).max(self.min_age_ns)
     }
 }
@@ -157,15 +161,18 @@ impl LeakReport {
         self.leaks.iter().filter(|leak| leak.culprit.is_some()).count() as u64
     }
 
-    /// Applies the rules to everything that is wanted and old enough.
+    /// Applies the rules to everything that is wanted and old enough. `history` has what was seen before; with an
+    /// empty one no growth is claimed.
     #[must_use]
-    pub fn new(evidence: &Evidence, terms: &Terms) -> Self {
+    pub fn new(evidence: &Evidence, terms: &Terms, history: &History) -> Self {
+        let growth = history.growth(evidence, terms);
         let mut report = Self {
             at: evidence.at,
             looked: evidence.looked,
             namespaces: evidence.namespaces.clone(),
             own_netns: evidence.own_netns,
             min_age_ns: terms.least_ns(),
+            growth: growth.as_ref().map(|growth| growth.total),
             notes: evidence.notes.clone(),
             ..Self::default()
         };
@@ -185,48 +192,58 @@ impl LeakReport {
                 leaks.entry(who).or_default().add(candidate, who);
             }
         }
-        report.leaks = leaks.into_iter().map(|(who, leak)| leak.complete(who, evidence)).collect();
+        report.leaks = leaks
+            .into_iter()
+            .map(|(who, mut leak)| {
+                leak.rate = growth.as_ref().map(|growth| growth.of(who));
+                leak.complete(who, evidence)
+            })
+            .collect();
         report.leaks.sort_by_key(|leak| (Reverse(leak.sockets.len()), Reverse(leak.oldest()), leak.pid()));
         report
     }
 }
 
 /// Ages are exact or lower bounds: what passes is certain.
-fn is_old_enough(age: Option<Age>, terms: &Terms) -> bool {
+pub(super) fn is_old_enough(age: Option<Age>, terms: &Terms) -> bool {
     let least_ns = terms.least_ns();
     age.map_or(least_ns == 0, |age| age.ns >= least_ns)
 }
 
 /// Where a socket is reported: under a process, or among those of its kind that no process is known to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Blamed {
+pub(super) enum Blamed {
     Process(u32),
     Nobody(Kind),
 }
 
 /// Everybody who is to be blamed for the socket and whom the filter wants.
 fn blamed(candidate: &Candidate, evidence: &Evidence, filter: &Filter) -> Vec<Blamed> {
-    let pids = everybody(candidate);
-    if pids.is_empty() {
+    let wanted = |who: &Blamed| match who {
         // A filter by owner wants nothing that has none.
-        return if filter.needs_owner() { Vec::new() } else { vec![Blamed::Nobody(Kind::of(candidate))] };
-    }
-    let wanted = |pid: &u32| {
-        let culprit = evidence.culprits.get(pid);
-        culprit.map_or(!filter.needs_owner(), |culprit| {
+        Blamed::Nobody(_) => !filter.needs_owner(),
+        Blamed::Process(pid) => evidence.culprits.get(pid).map_or(!filter.needs_owner(), |culprit| {
             filter.matches_process(culprit.pid, culprit.comm, culprit.cgroup_id)
-        })
+        }),
     };
-    pids.into_iter().filter(wanted).map(Blamed::Process).collect()
+    let mut blamed = everybody(candidate);
+    blamed.retain(wanted);
+    blamed
 }
 
-/// Every process that holds the socket, or that listens for it.
-fn everybody(candidate: &Candidate) -> BTreeSet<u32> {
-    match &candidate.custody {
+/// Every process that holds the socket, or that listens for it; else nobody. Ascending.
+pub(super) fn everybody(candidate: &Candidate) -> Vec<Blamed> {
+    let mut pids: Vec<u32> = match &candidate.custody {
         Custody::Held(keepers) => keepers.iter().map(|keeper| keeper.pid).collect(),
-        Custody::AcceptQueue(listeners) => listeners.iter().copied().collect(),
-        Custody::Nobody | Custody::Unseen | Custody::Detached => BTreeSet::new(),
+        Custody::AcceptQueue(listeners) => listeners.clone(),
+        Custody::Nobody | Custody::Unseen | Custody::Detached => Vec::new(),
+    };
+    // Several descriptors of one process.
+    pids.dedup();
+    if pids.is_empty() {
+        return vec![Blamed::Nobody(Kind::of(candidate))];
     }
+    pids.into_iter().map(Blamed::Process).collect()
 }
 
 impl Totals {
@@ -245,8 +262,10 @@ impl Leak {
             fds = keepers.iter().filter(|keeper| keeper.pid == pid).filter_map(|keeper| keeper.fd).collect();
         }
         self.kinds.entry(kind).or_default().add(candidate.recv_queue);
-        let others = everybody(candidate);
-        self.shared_with.extend(others.into_iter().filter(|&other| who != Blamed::Process(other)));
+        self.shared_with.extend(everybody(candidate).into_iter().filter_map(|other| match other {
+            Blamed::Process(pid) if other != who => Some(pid),
+            _ => None,
+        }));
         self.sockets.push(LeakedSocket {
             flow: candidate.flow,
             fds,

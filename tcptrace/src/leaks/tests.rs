@@ -78,13 +78,13 @@ fn the_receive_queue_and_the_holders_decide_the_kind() {
 fn what_is_younger_than_the_limit_is_no_leak() {
     let unknown = Candidate { age: None, ..held(3, 0, 0, &[(10, 5)]) };
     let evidence = evidence(vec![held(1, 9, 0, &[(10, 3)]), held(2, 10, 0, &[(10, 4)]), unknown]);
-    let report = LeakReport::new(&evidence, &terms());
+    let report = LeakReport::new(&evidence, &terms(), &History::default());
     assert_eq!((report.totals.sockets, report.totals.young, report.totals.ageless), (1, 2, 1));
     assert_eq!(report.leaks[0].sockets[0].fds, [4]);
-    let all = LeakReport::new(&evidence, &Terms { min_age_ns: 0, ..terms() });
+    let all = LeakReport::new(&evidence, &Terms { min_age_ns: 0, ..terms() }, &History::default());
     assert_eq!((all.totals.sockets, all.totals.young), (3, 0));
     let longer = Filter { min_dwell_ns: Some(11 * S), ..Filter::default() };
-    assert!(LeakReport::new(&evidence, &Terms { filter: longer, ..terms() }).is_clean());
+    assert!(LeakReport::new(&evidence, &Terms { filter: longer, ..terms() }, &History::default()).is_clean());
 }
 
 #[test]
@@ -92,6 +92,7 @@ fn a_shared_socket_stands_under_every_holder_and_counts_once() {
     let report = LeakReport::new(
         &evidence(vec![held(1, 60, 0, &[(10, 3), (10, 9), (11, 0)]), held(2, 50, 1, &[(10, 4)])]),
         &terms(),
+        &History::default(),
     );
     assert_eq!(report.totals.sockets, 2);
     assert_eq!(report.totals.kinds[&Kind::EofConsumed].sockets, 1);
@@ -113,6 +114,7 @@ fn leaks_are_in_order_of_sockets_then_age() {
             held(4, 25, 0, &[(11, 4)]),
         ]),
         &terms(),
+        &History::default(),
     );
     assert_eq!(report.leaks.iter().map(Leak::pid).collect::<Vec<_>>(), [Some(11), Some(12), Some(10)]);
     assert_eq!(report.leaks[0].oldest(), age(25));
@@ -130,6 +132,7 @@ fn what_nobody_holds_is_told_apart_by_kind() {
             without_holder(4, Custody::AcceptQueue(vec![12])),
         ]),
         &terms(),
+        &History::default(),
     );
     assert_eq!(report.totals.sockets, 4);
     assert_eq!(report.processes(), 1);
@@ -149,7 +152,7 @@ fn filters_by_owner_choose_processes_not_sockets() {
         held(2, 60, 0, &[(12, 3)]),
         without_holder(3, Custody::Nobody),
     ]);
-    let of = |filter: Filter| LeakReport::new(&evidence, &Terms { filter, ..terms() });
+    let of = |filter: Filter| LeakReport::new(&evidence, &Terms { filter, ..terms() }, &History::default());
     let worker = of(Filter { comms: vec![CommPattern::new("work*").unwrap()], ..Filter::default() });
     assert_eq!(worker.leaks.iter().map(Leak::pid).collect::<Vec<_>>(), [Some(11)]);
     assert_eq!(worker.leaks[0].shared_with.iter().collect::<Vec<_>>(), [&10], "whom it shares with is said");
@@ -160,7 +163,7 @@ fn filters_by_owner_choose_processes_not_sockets() {
 
 #[test]
 fn descriptors_run_out_at_the_growth_of_those_that_have_one() {
-    let mut report = LeakReport::new(&evidence(vec![held(1, 60, 0, &[(10, 3)])]), &terms());
+    let mut report = LeakReport::new(&evidence(vec![held(1, 60, 0, &[(10, 3)])]), &terms(), &History::default());
     let leak = &mut report.leaks[0];
     assert_eq!(leak.exhausted_in_s(), None, "no growth from one look");
     leak.rate = Some(Rate { per_min: 90.0, held_per_min: 62.0 });

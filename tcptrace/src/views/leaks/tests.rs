@@ -5,7 +5,7 @@ use crate::event::Comm;
 use crate::filter::Filter;
 use crate::inventory::process::Fds;
 use crate::leaks::{
-    Candidate, Culprit, Custody, Evidence, Keeper, LeakReport, Listening, Looked, Rate, Terms,
+    Candidate, Culprit, Custody, Evidence, History, Keeper, LeakReport, Listening, Looked, Rate, Terms,
 };
 use crate::net::{Addr, Flow};
 use crate::snapshot::Age;
@@ -89,7 +89,7 @@ fn evidence() -> Evidence {
 }
 
 fn report(evidence: &Evidence) -> LeakReport {
-    LeakReport::new(evidence, &Terms { filter: Filter::default(), min_age_ns: 10 * S })
+    LeakReport::new(evidence, &Terms { filter: Filter::default(), min_age_ns: 10 * S }, &History::default())
 }
 
 fn text(report: &LeakReport, options: &Options) -> String {

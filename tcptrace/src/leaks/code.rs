@@ -1,0 +1,182 @@
+//! Which code was told EOF, or opened the connection: stacks joined with the sockets that they belong to.
+//!
+//! A stack comes through a ring of its own, before or after its event; both carry the socket's address and the
+//! same time. Stacks are resolved on a thread of their own, so that a result comes later still.
+
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use super::report::{Leak, LeakReport};
+use crate::decode::{StackReason, StackSample};
+use crate::event::{Event, MonoNs};
+use crate::net::{Flow, State};
+use crate::stacks::{Limits, Resolved, Site, SiteId, Sites, Worker};
+
+/// Sockets of which a stack is kept, for each reason. A leak of so many would have taken the host down.
+const MAX_SOCKETS: usize = 1 << 16;
+/// How long the end of a trace waits for stacks that are being resolved.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Collects stacks while tracing.
+pub struct Codes {
+    worker: Option<Worker>,
+    sites: Sites,
+    told: Table,
+    opened: Table,
+    dropped: u64,
+}
+
+/// Stacks of one reason by the socket's address.
+#[derive(Default)]
+struct Table {
+    by_socket: FxHashMap<u64, Taken>,
+    full: u64,
+}
+
+/// A stack that was taken.
+struct Taken {
+    at: MonoNs,
+    /// Known once the event has come.
+    flow: Option<Flow>,
+    /// The stack is with the resolver, or has been.
+    is_submitted: bool,
+    site: Option<SiteId>,
+}
+
+impl Codes {
+    /// Starts the resolver. To be called before the calling thread gives up its privileges.
+    ///
+    /// # Errors
+    /// When its thread cannot be started.
+    pub fn start() -> std::io::Result<Self> {
+        Ok(Self {
+            worker: Some(Worker::start(Limits::default())?),
+            sites: Sites::default(),
+            told: Table::default(),
+            opened: Table::default(),
+            dropped: 0,
+        })
+    }
+
+    /// Takes an event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::EofTold(told) => {
+                if let Some(taken) = self.told.expect(told.sk, told.at, Some(told.flow)) {
+                    taken.flow = Some(told.flow);
+                }
+            }
+            Event::State(change) => {
+                if change.from == State::CloseWait {
+                    self.told.by_socket.remove(&change.sk);
+                }
+                match (change.from, change.to) {
+                    // The port may not be chosen yet: the flow comes with the next transition.
+                    (_, State::SynSent) => drop(self.opened.replace(change.sk, change.at)),
+                    (State::SynSent, State::Established) => {
+                        if let Some(taken) = self.opened.by_socket.get_mut(&change.sk) {
+                            taken.flow = Some(change.flow);
+                        }
+                    }
+                    (_, State::Close) => drop(self.opened.by_socket.remove(&change.sk)),
+                    _ => {}
+                }
+            }
+            Event::MiniStarted(_) | Event::MiniCancelled(_) | Event::MiniExpired(_) => {}
+        }
+    }
+
+    /// Takes a stack.
+    pub fn stack(&mut self, sample: &StackSample<'_>) {
+        let taken = match sample.reason {
+            // The first time counts: after it the code knew.
+            StackReason::Eof => self.told.expect(sample.sk, sample.at, None),
+            StackReason::Connect => self.opened.replace(sample.sk, sample.at),
+        };
+        if let (Some(taken), Some(worker)) = (taken.filter(|taken| !taken.is_submitted), &mut self.worker) {
+            taken.is_submitted = worker.submit(sample);
+            self.dropped += u64::from(!taken.is_submitted);
+        }
+    }
+
+    /// Takes over what has been resolved, without waiting.
+    pub fn collect(&mut self) {
+        let ready: Vec<Resolved> = self.worker.iter().flat_map(Worker::drain).collect();
+        ready.iter().for_each(|resolved| self.take(resolved));
+    }
+
+    /// Waits for the last stacks, some seconds at most, and ends the resolver.
+    pub fn finish(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            let last = worker.finish(PATIENCE);
+            last.iter().for_each(|resolved| self.take(resolved));
+        }
+    }
+
+    fn take(&mut self, resolved: &Resolved) {
+        let table = match resolved.reason {
+            StackReason::Eof => &mut self.told,
+            StackReason::Connect => &mut self.opened,
+        };
+        if let Some(taken) = table.by_socket.get_mut(&resolved.sk)
+            && taken.at == resolved.at
+        {
+            taken.site = self.sites.add(&resolved.stack);
+        }
+    }
+
+    /// Adds the places in code to the leaks.
+    pub fn add_to(&self, report: &mut LeakReport) {
+        let (told, opened) = (self.told.by_flow(), self.opened.by_flow());
+        for leak in &mut report.leaks {
+            leak.sites = self.sites_of(leak, &told);
+            leak.opened_at = self.sites_of(leak, &opened);
+        }
+        let lost = self.dropped + self.told.full + self.opened.full + self.sites.beyond();
+        if lost > 0 {
+            report.notes.push(format!("{lost} stacks were not kept: they came faster than they could be resolved"));
+        }
+    }
+
+    fn sites_of(&self, leak: &Leak, by_flow: &FxHashMap<Flow, SiteId>) -> Vec<Site> {
+        self.sites.tally(leak.sockets.iter().filter_map(|socket| by_flow.get(&socket.flow).copied()))
+    }
+}
+
+impl Table {
+    /// The entry of this socket and moment. One of another moment stays as it is, unless it is of a socket that
+    /// had this address before.
+    fn expect(&mut self, socket: u64, at: MonoNs, flow: Option<Flow>) -> Option<&mut Taken> {
+        let is_same = |taken: &Taken| {
+            taken.at == at || flow.is_none_or(|flow| taken.flow.is_none_or(|known| known == flow))
+        };
+        if self.by_socket.get(&socket).is_none_or(|taken| !is_same(taken)) {
+            return self.replace(socket, at);
+        }
+        self.by_socket.get_mut(&socket).filter(|taken| taken.at == at)
+    }
+
+    /// The entry of this socket and moment; whatever it was before is forgotten.
+    fn replace(&mut self, socket: u64, at: MonoNs) -> Option<&mut Taken> {
+        let is_known = self.by_socket.contains_key(&socket);
+        if !is_known && self.by_socket.len() >= MAX_SOCKETS {
+            // Stacks whose event never came, or came after the end of the socket.
+            self.by_socket.retain(|_, taken| taken.flow.is_some());
+            if self.by_socket.len() >= MAX_SOCKETS {
+                self.full += 1;
+                return None;
+            }
+        }
+        let fresh = || Taken { at, flow: None, is_submitted: false, site: None };
+        let taken = self.by_socket.entry(socket).or_insert_with(fresh);
+        if taken.at != at {
+            *taken = fresh();
+        }
+        Some(taken)
+    }
+
+    fn by_flow(&self) -> FxHashMap<Flow, SiteId> {
+        self.by_socket.values().filter_map(|taken| Some((taken.flow?, taken.site?))).collect()
+    }
+}

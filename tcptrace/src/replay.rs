@@ -6,7 +6,7 @@ use crate::engine::{Engine, Input};
 use crate::live::Handler;
 use crate::recording::{Ending, Reader};
 
-/// Events between two calls of [`Handler::turn`]: often enough for a handler that writes to notice a closed
+/// Events between two calls of [`Handler::turn`], which is also called after each dump: often enough for a handler that writes to notice a closed
 /// pipe, seldom enough not to count.
 const TURN_EVENTS: u32 = 4096;
 
@@ -25,7 +25,13 @@ pub fn run(reader: &mut Reader, engine: &mut Engine, handler: &mut impl Handler)
                 handler.event(event);
                 events += 1;
             }
-            other => handler.input(other)?,
+            other => {
+                handler.input(other)?;
+                // Whoever compares with the beginning wants to look once the first dump is in.
+                if matches!(other, Input::Inventory(_)) {
+                    events = TURN_EVENTS;
+                }
+            }
         }
         engine.feed(&input, |outcome| handler.outcome(outcome));
         if events >= TURN_EVENTS {

@@ -9,6 +9,7 @@ use clap::Args;
 #[command(after_help = "\
 Examples:
   tcptrace demo                        over a minute of it, by process
+  tcptrace demo leaks                  30 s of a leaking server, with its lines of code
   tcptrace demo watch                  every transition, until Ctrl-C
   tcptrace demo report --duration 70s  any command with any of its options
 

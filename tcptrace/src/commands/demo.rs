@@ -25,6 +25,14 @@ use crate::workload::{self, RoleArgs, Running, Settings};
 /// What is shown when no command is given: long enough for TIME_WAITs to run their 60 s.
 const DEFAULT_COMMAND: [&str; 5] = ["report", "--duration", "75s", "--by", "process"];
 
+/// What `leaks` does without options: long enough for each kind of leak to show, with its line of code.
+const DEFAULT_LEAKS: [&str; 4] = ["leaks", "--duration", "30s", "--stacks"];
+
+fn defaults(command: &[&str]) -> (OsString, Vec<OsString>) {
+    let mut words = command.iter().map(OsString::from);
+    (words.next().unwrap_or_default(), words.collect())
+}
+
 /// What the supervisor says once the traffic flows.
 #[derive(Debug, Serialize, Deserialize)]
 struct Started {
@@ -41,8 +49,9 @@ struct StartedProcess {
 /// Starts the traffic and becomes the command; returns only when that failed.
 pub fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
     let (name, options) = match args.command.split_first() {
+        Some((name, [])) if name == DEFAULT_LEAKS[0] => defaults(&DEFAULT_LEAKS),
         Some((name, options)) => (name.clone(), options.to_vec()),
-        None => ("report".into(), DEFAULT_COMMAND[1..].iter().map(OsString::from).collect()),
+        None => defaults(&DEFAULT_COMMAND),
     };
     check_command(&name)?;
     let started = start_supervisor(args)?;

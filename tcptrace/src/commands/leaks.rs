@@ -1,40 +1,41 @@
 //! `tcptrace leaks`: which processes keep sockets in CLOSE_WAIT.
 
+mod print;
+mod watch;
+
 use anyhow::Context as _;
 
-use super::{Exit, LineSink};
+use super::Exit;
+use super::source::Source;
 use crate::cli::LeaksArgs;
 use crate::inventory::clock;
 use crate::leaks::{History, LeakReport, survey};
-use crate::settings::{Environment, Format, Leaks, System};
+use crate::settings::{Environment, Leaks};
 use crate::snapshot::WallClock;
-use crate::views::paint::Paint;
-use crate::views::{json, leaks};
+
+use print::Printer;
 
 /// Runs the command.
 pub fn run(args: &LeaksArgs) -> anyhow::Result<Exit> {
-    let settings = Leaks::from_args(args, &Environment::detect(), &System)?;
-    let evidence = survey::take(&settings.terms.filter).context("cannot list sockets")?;
-    let report = LeakReport::new(&evidence, &settings.terms, &History::default());
-    let mut out = LineSink::stdout();
-    write(&report, &settings, &mut out)?;
-    Ok(if settings.fail_on_leak && !report.is_clean() { Exit::Leak } else { Exit::Done })
+    let source = Source::open(&args.source, !args.filter.container.is_empty())?;
+    let settings = Leaks::from_args(args, &Environment::detect(), source.resolver())?;
+    match (&source, settings.watching) {
+        (Source::Live, None) => at_once(&settings),
+        (Source::Live, Some(watching)) => watch::live(&settings, &watching),
+        (Source::Recording(_), _) => watch::replay(&source, &settings, &args.tracing),
+    }
 }
 
-fn write(report: &LeakReport, settings: &Leaks, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+/// From an inventory alone: no BPF, and as much as the caller may see.
+fn at_once(settings: &Leaks) -> anyhow::Result<Exit> {
+    let evidence = survey::take(&settings.terms.filter).context("cannot list sockets")?;
+    let report = LeakReport::new(&evidence, &settings.terms, &History::default());
     let wall = WallClock { offset_ns: clock::realtime_offset_ns() };
-    let written = match settings.output.format {
-        Format::Json => json::write_leaks(report, wall, out),
-        Format::Text | Format::Plain => {
-            let options = leaks::Options {
-                width: settings.output.width.into(),
-                paint: Paint { color: settings.output.color },
-                filters: settings.terms.filter.to_string(),
-                stacks: settings.watching.is_some_and(|watching| watching.stacks),
-                ..leaks::Options::default()
-            };
-            leaks::write(report, &options, out)
-        }
-    };
-    written.and_then(|()| out.flush()).context("cannot write to standard output")
+    Printer::new(settings, wall, true).page(&report)?;
+    Ok(exit(settings, &report).unwrap_or(Exit::Done))
+}
+
+/// The status that a leak asks for.
+fn exit(settings: &Leaks, report: &LeakReport) -> Option<Exit> {
+    (settings.fail_on_leak && !report.is_clean()).then_some(Exit::Leak)
 }

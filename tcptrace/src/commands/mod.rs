@@ -7,6 +7,7 @@ pub mod demo;
 mod failure;
 pub mod leaks;
 pub mod man;
+mod progress;
 pub mod record;
 pub mod report;
 pub mod schema;

@@ -80,6 +80,15 @@ impl<T> Answer<T> {
         !self.receiver.is_empty() || self.receiver.is_terminated()
     }
 
+    /// The answer, once it is there. To be asked until it has given one.
+    pub fn take(&mut self) -> Option<Result<T, WorkerError>> {
+        match self.receiver.try_recv() {
+            Ok(answer) => Some(Ok(answer)),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(WorkerError::Gone)),
+        }
+    }
+
     /// Waits, outside of any async context.
     pub fn wait(self) -> Result<T, WorkerError> {
         self.receiver.blocking_recv().map_err(|_| WorkerError::Gone)

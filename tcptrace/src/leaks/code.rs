@@ -15,6 +15,8 @@ use crate::stacks::{Limits, Resolved, Site, SiteId, Sites, Worker};
 
 /// Sockets of which a stack is kept, for each reason. A leak of so many would have taken the host down.
 const MAX_SOCKETS: usize = 1 << 16;
+/// An event follows its stack, if it does at all, within one batch of the ring's reader.
+const EVENT_LATE_NS: u64 = 1_000_000_000;
 /// How long the end of a trace waits for stacks that are being resolved.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -135,7 +137,9 @@ impl Codes {
         }
         let lost = self.dropped + self.told.full + self.opened.full + self.sites.beyond();
         if lost > 0 {
-            report.notes.push(format!("{lost} stacks were not kept: they came faster than they could be resolved"));
+            report
+                .notes
+                .push(format!("{lost} stacks were not kept: they came faster than they could be resolved"));
         }
     }
 
@@ -145,13 +149,20 @@ impl Codes {
 }
 
 impl Table {
-    /// The entry of this socket and moment. One of another moment stays as it is, unless it is of a socket that
-    /// had this address before.
+    /// The entry of this socket and moment, made where there is none. `None` where the same socket has an earlier
+    /// one: the first counts. `flow` is known when an event asks, and not when a stack does.
     fn expect(&mut self, socket: u64, at: MonoNs, flow: Option<Flow>) -> Option<&mut Taken> {
-        let is_same = |taken: &Taken| {
-            taken.at == at || flow.is_none_or(|flow| taken.flow.is_none_or(|known| known == flow))
+        // Otherwise it is of a socket that had this address before, and whose end was not heard of in time.
+        let is_same_socket = |taken: &Taken| match (flow, taken.flow) {
+            (Some(flow), Some(known)) => flow == known,
+            // Events come in order: that of the earlier moment is not coming any more.
+            (Some(_), None) => false,
+            (None, Some(_)) => true,
+            (None, None) => at.saturating_sub(taken.at) < EVENT_LATE_NS,
         };
-        if self.by_socket.get(&socket).is_none_or(|taken| !is_same(taken)) {
+        let is_taken =
+            self.by_socket.get(&socket).is_some_and(|taken| taken.at == at || is_same_socket(taken));
+        if !is_taken {
             return self.replace(socket, at);
         }
         self.by_socket.get_mut(&socket).filter(|taken| taken.at == at)
@@ -178,5 +189,104 @@ impl Table {
 
     fn by_flow(&self) -> FxHashMap<Flow, SiteId> {
         self.by_socket.values().filter_map(|taken| Some((taken.flow?, taken.site?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{Comm, EofTold, Task};
+    use crate::net::Addr;
+    use crate::stacks::{Frame, Role, Stack};
+
+    fn codes() -> Codes {
+        let (told, opened) = (Table::default(), Table::default());
+        Codes { worker: None, sites: Sites::default(), told, opened, dropped: 0 }
+    }
+
+    fn flow(remote_port: u16) -> Flow {
+        let addr = Addr::from("127.0.0.1".parse::<IpAddr>().unwrap());
+        Flow { local: addr, remote: addr, netns: 1, local_port: 80, remote_port }
+    }
+
+    fn told(sk: u64, at: MonoNs, port: u16) -> Event {
+        let task = Task { pid: 7, tid: 7, comm: Comm::default(), cgroup_id: 0, kthread: false };
+        Event::EofTold(EofTold { at, sk, flow: flow(port), task })
+    }
+
+    fn sample(sk: u64, at: MonoNs) -> StackSample<'static> {
+        let reason = StackReason::Eof;
+        StackSample { at, reason, sk, pid: 7, tid: 7, ip: 1, sp: 1, fp: 0, lr: 0, stack: &[] }
+    }
+
+    fn resolved(sk: u64, at: MonoNs, function: &str) -> Resolved {
+        let frame = Frame {
+            function: Some(function.to_owned()),
+            file: None,
+            line: None,
+            module: Some("app".to_owned()),
+            address: 0,
+            inlined: false,
+            role: Role::Application,
+            scanned: false,
+        };
+        let stack = Arc::new(Stack { frames: vec![frame], truncated: false, note: None });
+        Resolved { reason: StackReason::Eof, at, sk, pid: 7, tid: 7, stack }
+    }
+
+    fn named(codes: &Codes, port: u16) -> Option<String> {
+        let id = codes.told.by_flow().get(&flow(port)).copied()?;
+        codes.sites.get(id).map(|site| site.frames[0].clone())
+    }
+
+    #[test]
+    fn stack_and_event_meet_in_either_order() {
+        let mut codes = codes();
+        codes.stack(&sample(1, 10));
+        codes.event(&told(1, 10, 1000));
+        codes.event(&told(2, 11, 1001));
+        codes.stack(&sample(2, 11));
+        codes.take(&resolved(1, 10, "f"));
+        codes.take(&resolved(2, 11, "g"));
+        assert_eq!(named(&codes, 1000).as_deref(), Some("f in app"));
+        assert_eq!(named(&codes, 1001).as_deref(), Some("g in app"));
+    }
+
+    #[test]
+    fn the_first_time_counts() {
+        let mut codes = codes();
+        for (at, function) in [(10, "first"), (20, "again")] {
+            codes.event(&told(1, at, 1000));
+            codes.stack(&sample(1, at));
+            codes.take(&resolved(1, at, function));
+        }
+        assert_eq!(named(&codes, 1000).as_deref(), Some("first in app"));
+    }
+
+    #[test]
+    fn an_address_that_is_used_again_is_another_socket() {
+        let mut codes = codes();
+        codes.event(&told(1, 10, 1000));
+        codes.take(&resolved(1, 10, "old"));
+        codes.event(&told(1, 30, 2000));
+        codes.take(&resolved(1, 30, "new"));
+        assert_eq!(named(&codes, 1000), None);
+        assert_eq!(named(&codes, 2000).as_deref(), Some("new in app"));
+        // A stack that came when its socket had gone already, then another socket at that address.
+        codes.stack(&sample(5, 40));
+        codes.event(&told(5, 50, 3000));
+        codes.take(&resolved(5, 50, "newest"));
+        assert_eq!(named(&codes, 3000).as_deref(), Some("newest in app"));
+    }
+
+    #[test]
+    fn stacks_without_an_event_make_room() {
+        let mut codes = codes();
+        (0..MAX_SOCKETS as u64 + 5).for_each(|sk| codes.stack(&sample(sk, 10)));
+        assert!(codes.told.by_socket.len() <= MAX_SOCKETS);
+        assert_eq!(codes.told.full, 0);
     }
 }

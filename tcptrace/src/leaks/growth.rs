@@ -95,9 +95,9 @@ impl History {
         let mut growth = Growth::default();
         let arrival = per_min(1.0, watched_ns - stay_ns);
         for candidate in &evidence.candidates {
-            let arrived = candidate.age.is_some_and(|age| {
-                !age.is_lower_bound && (stay_ns..watched_ns).contains(&age.ns)
-            });
+            let arrived = candidate
+                .age
+                .is_some_and(|age| !age.is_lower_bound && (stay_ns..watched_ns).contains(&age.ns));
             if arrived {
                 let is_held = matches!(candidate.custody, Custody::Held(_));
                 growth.add(&everybody(candidate), is_held, arrival);
@@ -121,7 +121,7 @@ impl History {
 impl Growth {
     fn add(&mut self, by: &[Blamed], is_held: bool, per_min: f64) {
         let held = if is_held { per_min } else { 0.0 };
-        let mut add = |rate: &mut Rate| {
+        let add = |rate: &mut Rate| {
             rate.per_min += per_min;
             rate.held_per_min += held;
         };

@@ -6,8 +6,8 @@
 //! Everything but [`survey`] is pure: no clock, no /proc. A socket in CLOSE_WAIT is not a leak yet: the peer
 //! has closed and the application will follow. One that stays is: nothing in the kernel ends it.
 
-mod evidence;
 pub mod code;
+mod evidence;
 mod growth;
 pub mod replayed;
 mod report;

@@ -36,11 +36,7 @@ fn age(open: &Open, now: MonoNs) -> Age {
 /// Evidence from a recording: processes by pid and name alone, and of what was read only what was recorded.
 /// `namespaces` are those of its last dump.
 #[must_use]
-pub fn evidence(
-    engine: &Engine,
-    container_of: &dyn Fn(u64) -> Option<String>,
-    namespaces: u64,
-) -> Evidence {
+pub fn evidence(engine: &Engine, container_of: &dyn Fn(u64) -> Option<String>, namespaces: u64) -> Evidence {
     let listening = listeners(engine);
     let mut evidence = Evidence { at: engine.now(), notes: engine.notes().to_vec(), ..Evidence::default() };
     for open in open(engine) {
@@ -70,12 +66,8 @@ pub fn evidence(
             custody,
         });
     }
-    evidence.looked = Looked {
-        namespaces,
-        close_wait: evidence.candidates.len() as u64,
-        processes: None,
-        fds: None,
-    };
+    evidence.looked =
+        Looked { namespaces, close_wait: evidence.candidates.len() as u64, processes: None, fds: None };
     evidence
 }
 

@@ -163,11 +163,65 @@ fn filters_by_owner_choose_processes_not_sockets() {
 
 #[test]
 fn descriptors_run_out_at_the_growth_of_those_that_have_one() {
-    let mut report = LeakReport::new(&evidence(vec![held(1, 60, 0, &[(10, 3)])]), &terms(), &History::default());
+    let mut report =
+        LeakReport::new(&evidence(vec![held(1, 60, 0, &[(10, 3)])]), &terms(), &History::default());
     let leak = &mut report.leaks[0];
     assert_eq!(leak.exhausted_in_s(), None, "no growth from one look");
     leak.rate = Some(Rate { per_min: 90.0, held_per_min: 62.0 });
     assert_eq!(leak.exhausted_in_s(), Some(120));
     leak.rate = Some(Rate { per_min: 5.0, held_per_min: 0.0 });
     assert_eq!(leak.exhausted_in_s(), None, "what is not accepted takes no descriptor");
+}
+
+/// Looks at 1000 s and 1060 s: what came and stayed, what was a leak and went.
+#[test]
+fn growth_counts_what_came_and_stayed_and_what_went() {
+    let exact = |seconds| Some(Age { ns: seconds * S, is_lower_bound: false });
+    let first =
+        evidence(vec![held(1, 60, 0, &[(10, 3)]), held(2, 60, 0, &[(10, 4)]), held(3, 2, 0, &[(10, 5)])]);
+    let mut history = History::default();
+    history.keep(&first, &terms());
+    let mut later = evidence(vec![
+        held(1, 120, 0, &[(10, 3)]),
+        Candidate { age: exact(40), ..held(4, 0, 0, &[(10, 6), (11, 0)]) },
+        Candidate { age: exact(11), ..held(5, 0, 0, &[(10, 7)]) },
+        Candidate { age: exact(9), ..held(6, 0, 0, &[(10, 8)]) },
+        Candidate { age: exact(30), ..without_holder(7, Custody::AcceptQueue(vec![12])) },
+    ]);
+    later.at = 1060 * S;
+    let report = LeakReport::new(&later, &terms(), &history);
+    let rate = |pid| report.leaks.iter().find(|leak| leak.pid() == Some(pid)).and_then(|leak| leak.rate);
+    // Two came in the first 50 s, one that was a leak went in 60 s; the young one that went is none.
+    let expected = 2.0 * 60.0 / 50.0 - 1.0;
+    assert!((rate(10).unwrap().per_min - expected).abs() < 1e-9, "{:?}", rate(10));
+    assert!((rate(11).unwrap().held_per_min - 1.2).abs() < 1e-9);
+    let listener = rate(12).unwrap();
+    assert!((listener.per_min - 1.2).abs() < 1e-9 && listener.held_per_min == 0.0);
+    assert!((report.growth.unwrap().per_min - (3.0 * 1.2 - 1.0)).abs() < 1e-9, "each socket once");
+}
+
+#[test]
+fn a_four_tuple_that_leaks_again_went_and_came() {
+    let mut history = History::default();
+    history.keep(&evidence(vec![held(1, 60, 0, &[(10, 3)])]), &terms());
+    let again =
+        Candidate { age: Some(Age { ns: 20 * S, is_lower_bound: false }), ..held(1, 0, 0, &[(10, 3)]) };
+    let mut later = evidence(vec![again]);
+    later.at = 1060 * S;
+    let rate = LeakReport::new(&later, &terms(), &history).growth.unwrap();
+    assert!((rate.per_min - (60.0 / 50.0 - 1.0)).abs() < 1e-9, "{rate:?}");
+}
+
+#[test]
+fn growth_is_not_claimed_from_a_moment() {
+    let leaking = || evidence(vec![held(1, 60, 0, &[(10, 3)])]);
+    let none = LeakReport::new(&leaking(), &terms(), &History::default());
+    assert_eq!((none.growth, none.leaks[0].rate), (None, None));
+    let mut history = History::default();
+    history.keep(&leaking(), &terms());
+    let mut soon = leaking();
+    soon.at += 2 * S;
+    assert_eq!(LeakReport::new(&soon, &terms(), &history).growth, None);
+    soon.at += 8 * S;
+    assert_eq!(LeakReport::new(&soon, &terms(), &history).growth, Some(Rate::default()));
 }

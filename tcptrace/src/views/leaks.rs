@@ -7,10 +7,13 @@ mod words;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use jiff::tz::TimeZone;
+
 use super::human;
 use super::page::Page;
 use super::paint::Paint;
 use crate::leaks::{Kind, Leak, LeakReport};
+use crate::snapshot::WallClock;
 
 /// From this width on there is room for every column.
 const WIDE: usize = 72;
@@ -34,6 +37,12 @@ pub struct Options {
     pub sockets: usize,
     /// Stacks were asked for.
     pub stacks: bool,
+    /// Say which options tell more.
+    pub hints: bool,
+    /// Turns moments into times.
+    pub wall: WallClock,
+    /// The time zone to show times in.
+    pub zone: TimeZone,
 }
 
 impl Default for Options {
@@ -47,6 +56,9 @@ impl Default for Options {
             rows: 40,
             sockets: 5,
             stacks: false,
+            hints: true,
+            wall: WallClock::default(),
+            zone: TimeZone::UTC,
         }
     }
 }
@@ -80,6 +92,24 @@ pub fn write(report: &LeakReport, options: &Options, out: &mut impl Write) -> io
     }
     ending(report, options, &mut page);
     not_seen(report, &mut page);
+    out.write_all(page.finish().as_bytes())
+}
+
+/// Writes a line and a table, for somebody who has seen the whole page before.
+///
+/// # Errors
+/// What the writer returns.
+pub fn write_update(report: &LeakReport, options: &Options, out: &mut impl Write) -> io::Result<()> {
+    let mut page = Page::new(options.width, options.ascii, options.paint);
+    let time = options.wall.time(report.at).to_zoned(options.zone.clone()).strftime("%H:%M:%S").to_string();
+    page.blank();
+    if report.is_clean() {
+        let young = human::counted(report.totals.young, "socket");
+        page.good(&format!("{time}  no leak; {young} in CLOSE_WAIT for less than {}", words::limit(report)));
+    } else {
+        page.alarm(&format!("{time}  {}", words::verdict(report)));
+        table(report, &group(&report.leaks), options, &mut page);
+    }
     out.write_all(page.finish().as_bytes())
 }
 
@@ -174,10 +204,10 @@ fn ending(report: &LeakReport, options: &Options, page: &mut Page) {
         );
     }
     let mut hints = Vec::new();
-    if report.watched_ns.is_none() {
+    if options.hints && report.watched_ns.is_none() {
         hints.push("--duration 1m measures growth and when descriptors run out");
     }
-    if !options.stacks {
+    if options.hints && !options.stacks {
         hints.push("--stacks names the line of code that is told EOF");
     }
     if !hints.is_empty() {

@@ -11,6 +11,7 @@ use super::{Line, Time, write_line};
 use crate::inventory::process::Process;
 use crate::leaks::{self, Culprit, Kind, LeakReport, LeakedSocket, Tally};
 use crate::snapshot::{Age, WallClock};
+use crate::stacks::Site;
 
 /// A process that keeps sockets in CLOSE_WAIT.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +46,9 @@ pub struct Leak {
     pub peers: Vec<LeakPeer>,
     /// Where in the code the application was told of the end, most sockets first.
     pub sites: Vec<LeakSite>,
+    /// Where in the code connections of its own were opened, most sockets first; only of those opened while
+    /// tracing.
+    pub opened_at: Vec<LeakSite>,
     /// Other processes that hold the same sockets.
     pub shared_with: Vec<u32>,
     /// The sockets.
@@ -223,6 +227,16 @@ impl From<&LeakedSocket> for LeakConnection {
     }
 }
 
+impl From<&Site> for LeakSite {
+    fn from(site: &Site) -> Self {
+        Self {
+            frames: site.frames.clone(),
+            sockets: site.count,
+            note: site.note.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
 impl EofVerdicts {
     fn of(sockets: &[LeakedSocket]) -> Self {
         let mut eof = Self::default();
@@ -274,15 +288,8 @@ impl Leak {
                 .iter()
                 .map(|&(addr, sockets)| LeakPeer { addr: addr.to_string(), sockets })
                 .collect(),
-            sites: leak
-                .sites
-                .iter()
-                .map(|site| LeakSite {
-                    frames: site.frames.clone(),
-                    sockets: site.count,
-                    note: site.note.as_ref().map(ToString::to_string),
-                })
-                .collect(),
+            sites: leak.sites.iter().map(LeakSite::from).collect(),
+            opened_at: leak.opened_at.iter().map(LeakSite::from).collect(),
             shared_with: leak.shared_with.iter().copied().collect(),
             connections: leak.sockets.iter().map(LeakConnection::from).collect(),
         }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use crate::leaks::{Kind, Leak, LeakReport, LeakedSocket};
 use crate::snapshot::{Finished, OpenDwells};
+use crate::stacks::Site;
 use crate::stats::cells::cell_of;
 use crate::text::escape;
 use crate::views::histogram::{bar, bins, labels};
@@ -21,6 +22,8 @@ const AGE_ROWS: usize = 6;
 const MAX_BAR: usize = 30;
 /// Peers, ports, and places in code that are named.
 const NAMED: usize = 5;
+/// Callers that are named for each place.
+const CALLERS: usize = 4;
 /// Characters of a command line.
 const MAX_CMDLINE: usize = 200;
 /// Label column.
@@ -216,36 +219,50 @@ fn sites(leak: &Leak, options: &Options, page: &mut Page) {
     if !options.stacks {
         return;
     }
-    let mut with_site = 0;
-    for (index, site) in leak.sites.iter().enumerate() {
-        with_site += site.count;
-        if index >= NAMED {
-            continue;
-        }
-        let label = if index == 0 { "code" } else { "" };
-        let told = human::counted(site.count, "socket");
-        line(label, &format!("{told} told EOF in {}", site.frames.first().map_or("?", String::as_str)), page);
-        for caller in site.frames.iter().skip(1) {
-            line("", &format!("called by {caller}"), page);
+    let told = places("told EOF in", &leak.sites, "code", page);
+    let opened = places("opened in", &leak.opened_at, if leak.sites.is_empty() { "code" } else { "" }, page);
+    let label = if leak.sites.is_empty() && leak.opened_at.is_empty() { "code" } else { "" };
+    let reads_end = |socket: &&LeakedSocket| matches!(socket.kind, Kind::EofConsumed | Kind::Held);
+    let ended = leak.sockets.iter().filter(reads_end);
+    let older = ended.clone().filter(|socket| socket.age.is_none_or(|age| age.is_lower_bound)).count() as u64;
+    let missing = (ended.count() as u64).saturating_sub(told);
+    let never = leak.count_of(Kind::EofUnread) + leak.count_of(Kind::DataUnread);
+    let mut rest = Vec::new();
+    if missing > 0 && older > 0 {
+        rest.push(format!("{} told EOF before this traced", human::count(missing.min(older))));
+    }
+    if missing > older {
+        rest.push(format!("{} without a stack", human::count(missing - older)));
+    }
+    if never > 0 && opened == 0 {
+        rest.push(format!("{} never told EOF, so no code to name", human::count(never)));
+    }
+    if !rest.is_empty() {
+        line(label, &rest.join("; "), page);
+    }
+}
+
+/// Places in code, most sockets first; how many sockets they account for.
+fn places(what: &str, sites: &[Site], label: &str, page: &mut Page) -> u64 {
+    for (index, site) in sites.iter().take(NAMED).enumerate() {
+        let label = if index == 0 { label } else { "" };
+        let count = human::counted(site.count, "socket");
+        line(label, &format!("{count} {what} {}", site.frames.first().map_or("?", String::as_str)), page);
+        let callers = site.frames.iter().skip(1);
+        callers.clone().take(CALLERS).for_each(|caller| line("", &format!("called by {caller}"), page));
+        let more = callers.len().saturating_sub(CALLERS);
+        if more > 0 {
+            line("", &format!("and {} callers of theirs", human::count(more as u64)), page);
         }
         if let Some(note) = &site.note {
             line("", &format!("({note})"), page);
         }
     }
-    let without = leak.count().saturating_sub(with_site);
-    if without > 0 {
-        let label = if leak.sites.is_empty() { "code" } else { "" };
-        let (were, they) = if without == 1 {
-            ("was", "it is older, or nobody reads it")
-        } else {
-            ("were", "they are older, or nobody reads them")
-        };
-        line(
-            label,
-            &format!("{} {were} not told EOF while this traced: {they}", human::count(without)),
-            page,
-        );
+    let more = sites.len().saturating_sub(NAMED);
+    if more > 0 {
+        line("", &format!("and {} other places", human::count(more as u64)), page);
     }
+    sites.iter().map(|site| site.count).sum()
 }
 
 fn ages(leak: &Leak, page: &mut Page) {

@@ -7,6 +7,7 @@
 pub mod compare;
 pub mod completions;
 pub mod demo;
+pub mod experiment;
 pub mod filters;
 pub mod hidden;
 pub mod leaks;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand};
 pub use compare::CompareArgs;
 pub use completions::CompletionsArgs;
 pub use demo::DemoArgs;
+pub use experiment::ExperimentArgs;
 pub use filters::FilterArgs;
 pub use leaks::LeaksArgs;
 pub use man::ManArgs;
@@ -96,6 +98,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Say what differs between two recordings: how long each state lasted, with confidence intervals
     Compare(CompareArgs),
+    /// Change a sysctl for a while, measure what it did, and put it back
+    Experiment(ExperimentArgs),
     /// Watch traffic made for the purpose: a leak, TIME_WAITs, orphans, in a private network namespace
     Demo(DemoArgs),
     /// Print a completion script for a shell

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod effects;
 pub mod engine;
 pub mod event;
+pub mod experiment;
 pub mod filter;
 pub mod inventory;
 pub mod kernel;

@@ -9,6 +9,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -128,6 +129,15 @@ impl Sandbox {
     #[must_use]
     pub fn netns(&self) -> u32 {
         self.netns
+    }
+
+    /// Gives the loopback device another address, for traffic that the kernel shall not take for loopback
+    /// (`tcp_twsk_unique()` looks at addresses).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn add_address(&self, address: Ipv4Addr) -> Result<(), SandboxError> {
+        self.enter(move || add_loopback_address(address))?.map_err(|source| SandboxError::Loopback { source })
     }
 
     /// Runs `work` on a thread inside the namespace and waits for it. Sockets it opens and processes it starts
@@ -270,26 +280,51 @@ fn inode(namespace: &File) -> Result<u32, SandboxError> {
         .map_err(|error| SandboxError::Thread { what, source: io::Error::other(error) })
 }
 
-/// `RTM_NEWLINK` with IFF_UP for interface 1: `lo` is the first device of every namespace.
+/// `lo` is the first device of every namespace.
+const LOOPBACK_INDEX: i32 = 1;
+
+/// `RTM_NEWLINK` with IFF_UP: struct ifinfomsg { family, pad, type, index, flags, change }.
 fn bring_loopback_up() -> io::Result<()> {
-    use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
     const RTM_NEWLINK: u16 = 16;
+    const IFF_UP: u32 = 1;
+    let mut body = Vec::with_capacity(16);
+    body.extend([0; 4]);
+    body.extend(LOOPBACK_INDEX.to_ne_bytes());
+    body.extend(IFF_UP.to_ne_bytes());
+    body.extend(IFF_UP.to_ne_bytes());
+    ask_rtnetlink(RTM_NEWLINK, 0, &body)
+}
+
+/// `RTM_NEWADDR` on `lo`: struct ifaddrmsg { family, prefixlen, flags, scope, index }, then IFA_LOCAL.
+fn add_loopback_address(address: Ipv4Addr) -> io::Result<()> {
+    const RTM_NEWADDR: u16 = 20;
+    const NLM_F_CREATE_EXCL: u16 = 0x600;
+    const IFA_LOCAL: u16 = 2;
+    let mut body = Vec::with_capacity(16);
+    body.extend([libc::AF_INET as u8, 32, 0, 0]);
+    body.extend(LOOPBACK_INDEX.to_ne_bytes());
+    body.extend(8_u16.to_ne_bytes());
+    body.extend(IFA_LOCAL.to_ne_bytes());
+    body.extend(address.octets());
+    ask_rtnetlink(RTM_NEWADDR, NLM_F_CREATE_EXCL, &body)
+}
+
+/// One request to rtnetlink in the calling thread's namespace, and its acknowledgement.
+fn ask_rtnetlink(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
     const NLM_F_REQUEST_ACK: u16 = 0x5;
     const NLMSG_ERROR: u16 = 2;
-    const LOOPBACK_INDEX: i32 = 1;
-    const IFF_UP: u32 = 1;
+    const HEADER: usize = 16;
 
-    // struct nlmsghdr { len, type, flags, seq, pid }, struct ifinfomsg { family, pad, type, index, flags, change }.
-    let mut request = Vec::with_capacity(32);
-    request.extend(32_u32.to_ne_bytes());
-    request.extend(RTM_NEWLINK.to_ne_bytes());
-    request.extend(NLM_F_REQUEST_ACK.to_ne_bytes());
+    // struct nlmsghdr { len, type, flags, seq, pid }.
+    let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
+    let mut request = Vec::with_capacity(HEADER + body.len());
+    request.extend(length.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend((NLM_F_REQUEST_ACK | flags).to_ne_bytes());
     request.extend(1_u32.to_ne_bytes());
     request.extend(0_u32.to_ne_bytes());
-    request.extend([0; 4]);
-    request.extend(LOOPBACK_INDEX.to_ne_bytes());
-    request.extend(IFF_UP.to_ne_bytes());
-    request.extend(IFF_UP.to_ne_bytes());
+    request.extend(body);
 
     let socket = Socket::new(NETLINK_ROUTE)?;
     socket.connect(&SocketAddr::new(0, 0))?;

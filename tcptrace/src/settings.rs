@@ -91,7 +91,7 @@ impl Output {
 }
 
 /// How, and for how long, to trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracing {
     /// Stop after this time; `None`: run until interrupted.
     pub duration: Option<Duration>,
@@ -99,6 +99,13 @@ pub struct Tracing {
     pub ring_bytes: u32,
     /// Loss is a failure.
     pub fail_on_loss: bool,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        let ring_bytes = crate::kernel::TracerOptions::default().ring_bytes;
+        Self { duration: None, ring_bytes, fail_on_loss: false }
+    }
 }
 
 impl From<&TracingArgs> for Tracing {

@@ -41,6 +41,23 @@ pub fn interval(text: &str) -> Parsed<Duration> {
         .map_err(|error| error.to_string())
 }
 
+/// `--set`: `net.ipv4.tcp_fin_timeout=15`. A name without dots is one of `net.ipv4.`.
+pub fn assignment(text: &str) -> Parsed<(String, String)> {
+    let (name, value) = text.split_once('=').ok_or("not KEY=VALUE, such as net.ipv4.tcp_fin_timeout=15")?;
+    let (name, value) = (name.trim(), value.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
+    if name.is_empty() || value.is_empty() {
+        return Err("not KEY=VALUE, such as net.ipv4.tcp_fin_timeout=15".to_owned());
+    }
+    let name = if name.contains('.') { name.to_owned() } else { format!("net.ipv4.{name}") };
+    if !name.starts_with("net.") {
+        return Err(
+            "only sysctls of a network namespace can be experimented with: their names begin with net."
+                .to_owned(),
+        );
+    }
+    Ok((name, value))
+}
+
 /// `--ring-size`: bytes, with K, M or G for powers of 1024.
 pub fn ring_size(text: &str) -> Parsed<u32> {
     let example = "a power of two from 64K to 1G, such as 8M";

@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod completions;
 pub mod demo;
+pub mod experiment;
 mod failure;
 pub mod leaks;
 pub mod man;
@@ -55,6 +56,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             Command::Record(args) => record::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::States(args) => states::run(&args),
+            Command::Experiment(args) => experiment::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

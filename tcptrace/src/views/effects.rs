@@ -9,6 +9,7 @@ use super::human;
 use super::json::{self, Line};
 use super::paint::Paint;
 use crate::effects::{StateEffect, interval};
+use crate::net::State;
 use crate::snapshot::Ends;
 use crate::stats::compare::Verdict;
 
@@ -65,6 +66,33 @@ pub fn write_json(effects: &[StateEffect], change: Option<&Change>, out: &mut im
         json::write_line(out, &line("curve_distance", None, distance, None, None))?;
     }
     Ok(())
+}
+
+/// Writes how often connect() found no free local port, as an `effect` line of SYN_SENT.
+///
+/// # Errors
+/// What the writer returns.
+pub fn write_connect_failures_json(
+    [a, b]: [u64; 2],
+    change: Option<&Change>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let line = Line::Effect(json::Effect {
+        sysctl: change.map(|change| change.sysctl.clone()),
+        before: change.map(|change| change.before.clone()),
+        after: change.map(|change| change.after.clone()),
+        state: State::SynSent,
+        phase: None,
+        key: None,
+        metric: "connect_failures".to_owned(),
+        a: Some(a as f64),
+        b: Some(b as f64),
+        difference_ci95_ns: None,
+        changed: None,
+        p_value: None,
+        detail: None,
+    });
+    json::write_line(out, &line)
 }
 
 /// Every reason that occurs on either side.

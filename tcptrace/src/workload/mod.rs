@@ -43,6 +43,8 @@ pub enum Kind {
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// Where the servers listen: an address of the namespace.
+    pub address: IpAddr,
     /// Connections per second of the short kind; the others go at a fraction of it.
     pub rate: f64,
     /// How long the servers of orphans keep their end open: longer than the namespace's tcp_fin_timeout, or
@@ -59,6 +61,7 @@ impl Settings {
     #[must_use]
     pub fn for_fin_timeout(fin_timeout: Duration) -> Self {
         Self {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             rate: 20.0,
             // The timer wheel is late by an eighth at most; the rest is for a busy machine. Above 60 s the kernel
             // doubles the excess, which stays below the sum.
@@ -153,7 +156,7 @@ fn command(args: &RoleArgs, stdout: Stdio) -> Result<Command, WorkloadError> {
 
 /// Which processes make up a kind. Ports are fixed: the namespace is private.
 fn plan(kind: Kind, settings: &Settings) -> Vec<RoleArgs> {
-    let at = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let at = |port| SocketAddr::new(settings.address, port);
     let pair = |server, client, port, rate| {
         let server = RoleArgs::new(server, at(port));
         let client = RoleArgs { rate, ..RoleArgs::new(client, at(port)) };

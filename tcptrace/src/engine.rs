@@ -118,6 +118,15 @@ impl Engine {
         self.deliver(&mut sink);
     }
 
+    /// No more input will come: what waits for further events is concluded without them. A TIME_WAIT that was
+    /// taken away just now has ended, even if nobody can say any more whether a connection took its place.
+    pub fn finish(&mut self, mut sink: impl FnMut(&Outcome)) {
+        while let Some(deadline) = self.tracker.deadline() {
+            self.tracker.expire(deadline, &mut self.outcomes);
+        }
+        self.deliver(&mut sink);
+    }
+
     /// A dump is about to be taken.
     pub fn inventory_begins(&mut self, now: MonoNs) {
         self.lost_since_inventory = false;

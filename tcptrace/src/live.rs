@@ -185,6 +185,7 @@ async fn finish(
     while tracer.drain_stacks(|stack| handler.stack(&stack)) {}
     read_loss(engine, tracer, handler)?;
     supply(engine, handler, &Input::Tick { at: end })?;
+    engine.finish(|outcome| handler.outcome(outcome));
     tell_programs(engine, tracer)
 }
 

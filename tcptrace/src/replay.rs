@@ -41,6 +41,7 @@ pub fn run(reader: &mut Reader, engine: &mut Engine, handler: &mut impl Handler)
             }
         }
     }
+    engine.finish(|outcome| handler.outcome(outcome));
     conclude(reader, engine);
     let (ControlFlow::Continue(()) | ControlFlow::Break(())) = handler.turn(engine)?;
     Ok(())

@@ -66,8 +66,8 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
 fn check_command(name: &OsStr) -> anyhow::Result<()> {
     let cli = Cli::command();
     let mut fitting = cli.get_subcommands().filter(|command| {
-        // Recordings have been made elsewhere.
-        command.get_name() != "compare"
+        // Recordings have been made elsewhere, and an experiment has a sandbox of its own.
+        !matches!(command.get_name(), "compare" | "experiment")
             && !command.is_hide_set()
             && command.get_arguments().any(|arg| arg.get_long() == Some("netns"))
     });

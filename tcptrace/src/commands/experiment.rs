@@ -216,6 +216,7 @@ impl Plan {
         let traffic = Traffic {
             address: IpAddr::V4(SANDBOX_ADDRESS),
             rate: args.rate.into(),
+            quiet: true,
             // What began in the first arm must not be ended by a server that lost patience.
             ..Traffic::for_fin_timeout(longest_fin_wait2(&self.settings))
         };

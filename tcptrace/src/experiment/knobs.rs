@@ -27,7 +27,7 @@ pub struct Knob {
     pub truth: &'static str,
 }
 
-/// A thousand local ports: connect() comes upon those in TIME_WAIT soon.
+/// Two thousand local ports: connect() soon comes upon those in TIME_WAIT.
 const FEW_PORTS: (&str, &str) = ("net.ipv4.ip_local_port_range", "32768 34767");
 
 const KNOBS: &[Knob] = &[

@@ -54,6 +54,8 @@ pub struct Settings {
     pub answer_after: Duration,
     /// Sockets that the leaking server may leak in each of its ways before it behaves.
     pub leaks: u64,
+    /// Say nothing about connections that fail: where failing is what is measured.
+    pub quiet: bool,
 }
 
 impl Settings {
@@ -68,6 +70,7 @@ impl Settings {
             hold: fin_timeout * 5 / 4 + Duration::from_secs(2),
             answer_after: Duration::from_secs(3),
             leaks: 40,
+            quiet: false,
         }
     }
 }
@@ -106,7 +109,7 @@ impl Running {
         let (servers, clients): (Vec<_>, Vec<_>) = plan.into_iter().partition(|args| args.role.is_server());
         for args in servers {
             let role = args.role;
-            let child = sandbox.spawn(command(&args, Stdio::piped())?)?;
+            let child = sandbox.spawn(command(&args, Stdio::piped(), settings)?)?;
             running.processes.push((role, child));
         }
         for (role, child) in &mut running.processes {
@@ -118,7 +121,7 @@ impl Running {
             }
         }
         for args in clients {
-            let child = sandbox.spawn(command(&args, Stdio::null())?)?;
+            let child = sandbox.spawn(command(&args, Stdio::null(), settings)?)?;
             running.processes.push((args.role, child));
         }
         Ok(running)
@@ -142,13 +145,13 @@ impl Drop for Running {
     }
 }
 
-fn command(args: &RoleArgs, stdout: Stdio) -> Result<Command, WorkloadError> {
+fn command(args: &RoleArgs, stdout: Stdio, settings: &Settings) -> Result<Command, WorkloadError> {
     let mut command = Command::new(std::env::current_exe().map_err(WorkloadError::OwnPath)?);
     command
         .args(args.to_command_line())
         .stdin(Stdio::null())
         .stdout(stdout)
-        .stderr(Stdio::inherit())
+        .stderr(if settings.quiet { Stdio::null() } else { Stdio::inherit() })
         // Ctrl-C is for the command that watches: it still has to report what this traffic left open.
         .process_group(0);
     Ok(command)

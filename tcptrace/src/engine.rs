@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, MonoNs};
-use crate::filter::Filter;
+use crate::filter::{Filter, StateSet};
 use crate::inventory::diag::Dump;
 use crate::loss::Loss;
 use crate::net::{Flow, State};
@@ -196,7 +196,7 @@ impl Engine {
         Loss {
             ring_full: self.kernel_loss.ring_full,
             skipped_runs: self.kernel_loss.skipped_runs,
-            table_full: self.tracker.counts().table_full,
+            table_full: self.tracker.table_full(),
             resyncs: self.inventories.saturating_sub(1),
         }
     }
@@ -275,10 +275,31 @@ impl Engine {
     /// The view of this moment. `container` names the container of a cgroup v2 id.
     #[must_use]
     pub fn snapshot(&self, container: &dyn Fn(u64) -> Option<String>) -> Snapshot {
-        let mut meta = self.meta.clone();
-        meta.connections = self.tracker.counts().connections;
-        let mut snapshot = self.stats.snapshot(meta, self.open(), container);
-        let states = self.filter.states.and(self.recorded.states);
+        let snapshot = self.stats.snapshot(self.meta_now(), self.open(), container);
+        self.complete(snapshot, self.filter.states)
+    }
+
+    /// The same from statistics that somebody else kept of a part of this engine's outcomes: those that `filter`,
+    /// which narrows the engine's own, wants.
+    #[must_use]
+    pub fn snapshot_of(
+        &self,
+        stats: &Stats,
+        filter: &Filter,
+        container: &dyn Fn(u64) -> Option<String>,
+    ) -> Snapshot {
+        let open = self.open().filter(|open| filter.matches_open(open, self.meta.now));
+        let snapshot = stats.snapshot(self.meta_now(), open, container);
+        self.complete(snapshot, self.filter.states.and(filter.states))
+    }
+
+    fn meta_now(&self) -> Meta {
+        Meta { connections: self.tracker.connections(), ..self.meta.clone() }
+    }
+
+    /// Adds what is known beside the statistics, and takes away the states that nobody asked for.
+    fn complete(&self, mut snapshot: Snapshot, states: StateSet) -> Snapshot {
+        let states = states.and(self.recorded.states);
         snapshot.states.retain(|report| states.contains(report.state));
         snapshot.loss = self.loss();
         snapshot.skipped.clone_from(&self.skipped);

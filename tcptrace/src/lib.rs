@@ -29,6 +29,7 @@ pub mod stacks;
 pub mod stats;
 pub mod text;
 pub mod tracker;
+pub mod tui;
 pub mod views;
 pub mod wheel;
 pub mod workload;

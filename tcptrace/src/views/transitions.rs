@@ -163,7 +163,9 @@ pub fn state(state: State, phase: Option<Phase>) -> String {
     }
 }
 
-fn dwell(dwell: Option<Dwell>) -> String {
+/// A dwell, with `≥` where it is a lower bound and `?` where it is not known.
+#[must_use]
+pub fn dwell(dwell: Option<Dwell>) -> String {
     match dwell {
         None => "?".to_owned(),
         Some(Dwell { ns, is_lower_bound: true }) => format!("≥ {}", human::duration(ns)),
@@ -171,7 +173,9 @@ fn dwell(dwell: Option<Dwell>) -> String {
     }
 }
 
-fn end(transition: &Transition) -> String {
+/// Why its dwell ended, and what else is known of that; empty where it simply went on.
+#[must_use]
+pub fn end(transition: &Transition) -> String {
     let mut notes = Vec::new();
     notes.extend(transition.end.map(|end| {
         match end {
@@ -194,7 +198,8 @@ fn end(transition: &Transition) -> String {
 }
 
 /// An address and port; a port that is not chosen yet is `*`.
-fn endpoint(addr: SocketAddr) -> String {
+#[must_use]
+pub fn endpoint(addr: SocketAddr) -> String {
     match addr {
         SocketAddr::V4(v4) if v4.port() == 0 => format!("{}:*", v4.ip()),
         SocketAddr::V6(v6) if v6.port() == 0 => format!("[{}]:*", v6.ip()),

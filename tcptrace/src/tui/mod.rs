@@ -1,0 +1,17 @@
+//! `watch` on a terminal: the full screen.
+//!
+//!     engine ─► model (pure) ─► view ─► panes (pure) ─► terminal
+//!                 ▲   query ◄── state ◄── actions ◄── keys, mouse
+//!
+//! Two threads. The collector's receives the events and, once a second and whenever another question is asked,
+//! makes a [`view::View`]; the screen's owns the terminal and draws what it was given. A terminal that does not
+//! take its output (a stalled ssh line) therefore holds up the screen and never the events.
+
+pub mod history;
+pub mod holders;
+pub mod lanes;
+pub mod model;
+pub mod query;
+pub mod theme;
+pub mod trends;
+pub mod view;

@@ -1,0 +1,75 @@
+//! How long a state lasts, drawn: finished dwells solid, open ones in another shade.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use crate::snapshot::StateReport;
+use crate::tui::lanes::{self, Lane};
+use crate::tui::text;
+use crate::tui::theme::Theme;
+use crate::views::histogram::{Bin, bins};
+use crate::views::{human, report};
+
+/// Draws a title and a row for each bin, as many as there is room for.
+pub fn draw(buf: &mut Buffer, area: Rect, lane: Lane, report: Option<&StateReport>, theme: Theme) {
+    if area.height == 0 || area.width < 10 {
+        return;
+    }
+    let room = usize::from(area.width);
+    let (x, _) = buf.set_stringn(
+        area.x,
+        area.y,
+        lanes::name(lane),
+        room,
+        theme.state(lane.0).patch(theme.heading()),
+    );
+    let rows = usize::from(area.height - 1);
+    let shows_open = report.is_some_and(report::shows_open);
+    let bins = report.map_or_else(Vec::new, |report| fitting(report, shows_open, rows));
+    let subtitle = match report {
+        Some(report) => summary(report, shows_open),
+        None => " none seen".to_owned(),
+    };
+    let left = (area.x + area.width).saturating_sub(x);
+    let subtitle = text::cut(&theme.shown(&subtitle), left.into(), theme);
+    buf.set_stringn(x, area.y, subtitle, left.into(), theme.faint());
+    let labels: Vec<_> = report::bin_labels(&bins).iter().map(|label| theme.shown(label)).collect();
+    let label_width = labels.iter().map(|label| text::width(label)).max().unwrap_or(0);
+    let counts: Vec<_> = bins.iter().map(|bin| human::count(bin.finished + bin.open)).collect();
+    let count_width = counts.iter().map(String::len).max().unwrap_or(0);
+    let bar_width = room.saturating_sub(label_width + count_width + 3);
+    let most = bins.iter().map(|bin| bin.finished + bin.open).max().unwrap_or(0);
+    for (index, ((bin, label), count)) in bins.iter().zip(&labels).zip(&counts).enumerate() {
+        let y = area.y + 1 + index as u16;
+        let text = format!(" {label:>label_width$} {count:>count_width$} ");
+        let (x, _) = buf.set_stringn(area.x, y, text, room, ratatui::style::Style::new());
+        let left = usize::from((area.x + area.width).saturating_sub(x));
+        let bar = report::bars(bin, most, bar_width, theme.ascii);
+        buf.set_stringn(x, y, bar, left, theme.state(lane.0));
+    }
+}
+
+/// As many bins as fit, as fine as they fit.
+fn fitting(report: &StateReport, shows_open: bool, rows: usize) -> Vec<Bin> {
+    let open = shows_open.then_some(&report.open);
+    let coarser = (1..=rows).rev().map(|aim| bins(&report.finished, open, aim));
+    let mut last = Vec::new();
+    for bins in coarser {
+        if bins.len() <= rows {
+            return bins;
+        }
+        last = bins;
+    }
+    last.truncate(rows);
+    last
+}
+
+/// ` 1,204 ended, ░ 31 open`.
+fn summary(report: &StateReport, shows_open: bool) -> String {
+    let mark = if shows_open { "░ " } else { "" };
+    let mut text = format!("  {} ended", human::count(report.finished.count));
+    if report.open.count > 0 {
+        text += &format!(", {mark}{} open", human::count(report.open.count));
+    }
+    text
+}

@@ -74,6 +74,8 @@ pub struct Output {
     pub format: Format,
     /// With colour; never in JSON.
     pub color: bool,
+    /// The terminal shows ASCII only.
+    pub ascii: bool,
     /// Columns to draw for.
     pub width: u16,
 }
@@ -85,6 +87,7 @@ impl Output {
         Self {
             format: if args.json { Format::Json } else { Format::Text },
             color: !args.json && environment.color(args.color),
+            ascii: environment.ascii,
             width: args.width.unwrap_or(environment.width),
         }
     }

@@ -213,6 +213,17 @@ impl StateReport {
     pub fn has_dwells(&self) -> bool {
         self.finished.count + self.open.count + self.began_before.count > 0
     }
+
+    /// Whether the open ones belong into a picture of how long the state lasts: where it lasts as long as somebody
+    /// likes they do. Where a timer ends it, open ones are only on their way.
+    #[must_use]
+    pub fn shows_open(&self) -> bool {
+        let has_limit = matches!(
+            (self.state, self.phase),
+            (State::TimeWait, _) | (State::FinWait2, Some(Phase::Orphaned))
+        );
+        self.open.count > 0 && (!has_limit || self.finished.count == 0)
+    }
 }
 
 /// Finished dwells. The figures beside `count` are `None` when it is 0.

@@ -1,117 +1,23 @@
-//! `tcptrace watch`: a line per transition.
+//! `tcptrace watch`: a full screen, or a line per transition.
 
-use std::io::Write as _;
-use std::ops::ControlFlow;
+mod lines;
+mod screen;
 
-use anyhow::Context as _;
-use jiff::tz::TimeZone;
-
-use super::source::{Source, Wanted};
-use super::{Exit, LineSink, trace};
+use super::Exit;
+use super::source::Source;
 use crate::cli::WatchArgs;
-use crate::engine::Engine;
-use crate::filter::{Filter, StateSet};
-use crate::live::{self, Handler};
-use crate::outcome::Outcome;
 use crate::settings::{Environment, Format, Watch};
-use crate::snapshot::WallClock;
-use crate::views::json;
-use crate::views::paint::Paint;
-use crate::views::transitions::{Columns, Options};
 
 /// Runs the command.
 pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
+    let environment = Environment::detect();
     let source = Source::open(&args.source, !args.filter.container.is_empty())?;
-    let settings = Watch::from_args(args, &Environment::detect(), source.resolver())?;
-    let wanted = Wanted {
-        filter: &settings.filter,
-        by: None,
-        states: StateSet::ALL,
-        tracing: &settings.tracing,
-        tick: live::PROMPT_TICK,
-    };
-    let mut engine = source.engine(&wanted);
-    let mut printer = Printer::new(&settings, engine.meta().wall);
-    source.run(&mut engine, &wanted, &mut printer)?;
-    printer.finish(&engine)?;
-    Ok(trace::exit(&engine, &settings.tracing))
-}
-
-/// How an outcome becomes a line.
-enum Lines {
-    Json(Box<json::Outcomes>),
-    Text(Box<Columns>),
-}
-
-struct Printer {
-    filter: Filter,
-    lines: Lines,
-    out: LineSink<std::io::StdoutLock<'static>>,
-    /// The first error of writing: outcomes come where none can be returned.
-    failed: Option<std::io::Error>,
-}
-
-impl Printer {
-    fn new(settings: &Watch, wall: WallClock) -> Self {
-        let mut out = LineSink::stdout();
-        let mut failed = None;
-        let lines = match settings.output.format {
-            Format::Json => Lines::Json(Box::new(json::Outcomes::new(wall))),
-            Format::Text | Format::Plain => {
-                let options = Options {
-                    paint: Paint { color: settings.output.color },
-                    ascii: false,
-                    // One wanted namespace is no news.
-                    show_netns: settings.filter.namespaces.len() != 1,
-                    wall,
-                    zone: TimeZone::system(),
-                };
-                let mut columns = Columns::new(options);
-                failed = columns.write_header(&mut out).err();
-                Lines::Text(Box::new(columns))
-            }
-        };
-        Self { filter: settings.filter.clone(), lines, out, failed }
-    }
-
-    fn write(&mut self, outcome: &Outcome) -> std::io::Result<()> {
-        match &mut self.lines {
-            Lines::Json(lines) => lines.write(outcome, &mut self.out),
-            Lines::Text(columns) => columns.write_outcome(outcome, &mut self.out),
+    let settings = Watch::from_args(args, &environment, source.resolver())?;
+    if settings.output.format == Format::Text {
+        match environment.obstacle_to_screen() {
+            None => return screen::run(&source, &settings),
+            Some(why) => return lines::run(&source, &settings, Some(why)),
         }
     }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        if let Some(error) = self.failed.take() {
-            return Err(error).context("cannot write to standard output");
-        }
-        self.out.flush().context("cannot write to standard output")
-    }
-
-    fn finish(mut self, engine: &Engine) -> anyhow::Result<()> {
-        let snapshot = engine.snapshot(&|_| None);
-        match self.lines {
-            Lines::Json(_) => json::write_summary(&snapshot, &mut self.out)?,
-            // Standard error, so that the lines stay lines of one kind.
-            Lines::Text(_) => trace::write_summary(&snapshot, engine.notes())?,
-        }
-        self.flush()
-    }
-}
-
-impl Handler for Printer {
-    fn outcome(&mut self, outcome: &Outcome) {
-        let wanted = match outcome {
-            Outcome::Transition(transition) => self.filter.matches_transition(transition),
-            Outcome::ConnectFailed { .. } => true,
-        };
-        if wanted && self.failed.is_none() {
-            self.failed = self.write(outcome).err();
-        }
-    }
-
-    fn turn(&mut self, _engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
-        self.flush()?;
-        Ok(ControlFlow::Continue(()))
-    }
+    lines::run(&source, &settings, None)
 }

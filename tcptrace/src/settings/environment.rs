@@ -19,6 +19,10 @@ pub struct Environment {
     pub width: u16,
     /// What `--color auto` means.
     pub auto_color: bool,
+    /// Only ASCII can be shown.
+    pub ascii: bool,
+    /// TERM names no terminal whose cursor can be moved.
+    pub is_dumb: bool,
 }
 
 impl Environment {
@@ -49,7 +53,22 @@ impl Environment {
             .or_else(|| text("COLUMNS").and_then(|columns| columns.parse().ok()))
             .unwrap_or(DEFAULT_WIDTH)
             .max(MIN_WIDTH);
-        Self { is_terminal, width, auto_color }
+        // As setlocale(3) chooses. Without any of them nothing is known, and nearly every terminal shows UTF-8.
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(text).find(|name| !name.is_empty());
+        let is_utf8 = |name: &String| name.to_ascii_lowercase().replace('-', "").contains("utf8");
+        let ascii = locale.is_some_and(|name| !is_utf8(&name));
+        let is_dumb = text("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        Self { is_terminal, width, auto_color, ascii, is_dumb }
+    }
+
+    /// Why no full screen can be shown; `None` where one can.
+    #[must_use]
+    pub fn obstacle_to_screen(&self) -> Option<&'static str> {
+        if !self.is_terminal {
+            return Some("standard output is not a terminal");
+        }
+        self.is_dumb.then_some("TERM names no terminal that could show a full screen")
     }
 
     /// Whether to colour.

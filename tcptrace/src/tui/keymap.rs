@@ -82,7 +82,13 @@ use Key::{Char, Code, Ctrl};
 pub const BINDINGS: &[Binding] = &[
     always(&[Char('q'), Ctrl('c')], Action::Quit, "q  Ctrl-C", "quit", "quit"),
     always(&[Char('?'), Code(KeyCode::F(1))], Action::Help, "?  F1", "this help", "help"),
-    always(&[Code(KeyCode::Tab), Char('l'), Code(KeyCode::Right)], Action::Turn(1), "Tab  l  →", "next pane", ""),
+    always(
+        &[Code(KeyCode::Tab), Char('l'), Code(KeyCode::Right)],
+        Action::Turn(1),
+        "Tab  l  →",
+        "next pane",
+        "",
+    ),
     always(
         &[Code(KeyCode::BackTab), Char('h'), Code(KeyCode::Left)],
         Action::Turn(-1),
@@ -98,14 +104,32 @@ pub const BINDINGS: &[Binding] = &[
     also(&[Char('6')], Action::Go(Pane::Tuning)),
     always(&[Char('j'), Code(KeyCode::Down)], Action::Move(1), "j  ↓  wheel", "down", ""),
     always(&[Char('k'), Code(KeyCode::Up)], Action::Move(-1), "k  ↑  wheel", "up", ""),
-    always(&[Code(KeyCode::PageDown), Ctrl('d'), Ctrl('f')], Action::Page(1), "PgDn  Ctrl-D", "a screen down", ""),
-    always(&[Code(KeyCode::PageUp), Ctrl('u'), Ctrl('b')], Action::Page(-1), "PgUp  Ctrl-U", "a screen up", ""),
+    always(
+        &[Code(KeyCode::PageDown), Ctrl('d'), Ctrl('f')],
+        Action::Page(1),
+        "PgDn  Ctrl-D",
+        "a screen down",
+        "",
+    ),
+    always(
+        &[Code(KeyCode::PageUp), Ctrl('u'), Ctrl('b')],
+        Action::Page(-1),
+        "PgUp  Ctrl-U",
+        "a screen up",
+        "",
+    ),
     always(&[Char('g'), Code(KeyCode::Home)], Action::First, "g  Home", "to the first row", ""),
     always(&[Char('G'), Code(KeyCode::End)], Action::Last, "G  End", "to the last row; events follow", ""),
     always(&[Code(KeyCode::Enter)], Action::Open, "Enter  click", "details of the row", "details"),
     always(&[Code(KeyCode::Esc), Code(KeyCode::Backspace)], Action::Back, "Esc", "back; end a search", ""),
     always(&[Char('/')], Action::Search, "/", "search; every word must occur", "search"),
-    always(&[Char('f')], Action::Filter, "f", "filter, as on the command line: --port 443 --comm 'nginx*'", "filter"),
+    always(
+        &[Char('f')],
+        Action::Filter,
+        "f",
+        "filter, as on the command line: --port 443 --comm 'nginx*'",
+        "filter",
+    ),
     always(&[Char('s')], Action::Sort, "s", "sort by the next column", "sort"),
     always(&[Char('S')], Action::Reverse, "S", "sort the other way round", ""),
     Binding {
@@ -139,7 +163,13 @@ pub const BINDINGS: &[Binding] = &[
         does: "begin, end a recording (tcptrace watch --from FILE plays it)",
         hint: "record",
     },
-    always(&[Char('m')], Action::Mouse, "m", "leave the mouse to the terminal, to copy text; take it back", ""),
+    always(
+        &[Char('m')],
+        Action::Mouse,
+        "m",
+        "leave the mouse to the terminal, to copy text; take it back",
+        "",
+    ),
     always(&[Ctrl('l')], Action::Redraw, "Ctrl-L", "draw everything anew", ""),
     always(&[Ctrl('z')], Action::Suspend, "Ctrl-Z", "stop; fg goes on", ""),
 ];
@@ -156,7 +186,9 @@ pub fn bindings(playback: bool) -> impl Iterator<Item = &'static Binding> {
 /// What a key does.
 #[must_use]
 pub fn action(event: &KeyEvent, playback: bool) -> Option<Action> {
-    bindings(playback).find(|binding| binding.keys.iter().any(|key| key.is(event))).map(|binding| binding.action)
+    bindings(playback)
+        .find(|binding| binding.keys.iter().any(|key| key.is(event)))
+        .map(|binding| binding.action)
 }
 
 #[cfg(test)]

@@ -7,11 +7,25 @@
 //! makes a [`view::View`]; the screen's owns the terminal and draws what it was given. A terminal that does not
 //! take its output (a stalled ssh line) therefore holds up the screen and never the events.
 
+pub mod action;
+pub mod collector;
+pub mod diagnosis;
+pub mod draw;
 pub mod history;
 pub mod holders;
+pub mod keymap;
 pub mod lanes;
+pub mod list;
+pub mod look;
 pub mod model;
+pub mod panes;
+pub mod prompt;
 pub mod query;
+pub mod screen;
+pub mod state;
+pub mod table;
+pub mod terminal;
+pub mod text;
 pub mod theme;
 pub mod trends;
 pub mod view;

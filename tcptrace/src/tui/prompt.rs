@@ -83,16 +83,12 @@ impl Prompt {
         match (event.code, ctrl) {
             (KeyCode::Enter, _) => return Typed::Done,
             (KeyCode::Esc, _) | (KeyCode::Char('c' | 'g'), true) => return Typed::Cancelled,
-            (KeyCode::Backspace, _) | (KeyCode::Char('h'), true) => {
-                if self.cursor > 0 {
-                    self.cursor -= 1;
-                    self.text.remove(self.cursor);
-                }
+            (KeyCode::Backspace, _) | (KeyCode::Char('h'), true) if self.cursor > 0 => {
+                self.cursor -= 1;
+                self.text.remove(self.cursor);
             }
-            (KeyCode::Delete, _) | (KeyCode::Char('d'), true) => {
-                if self.cursor < self.text.len() {
-                    self.text.remove(self.cursor);
-                }
+            (KeyCode::Delete, _) | (KeyCode::Char('d'), true) if self.cursor < self.text.len() => {
+                self.text.remove(self.cursor);
             }
             (KeyCode::Left, _) | (KeyCode::Char('b'), true) => self.cursor = self.cursor.saturating_sub(1),
             (KeyCode::Right, _) | (KeyCode::Char('f'), true) => {

@@ -95,8 +95,7 @@ pub enum ConnectionOrder {
 
 impl ConnectionOrder {
     /// All of them, in the order in which a key goes through them.
-    pub const ALL: [Self; 6] =
-        [Self::State, Self::Age, Self::Owner, Self::Local, Self::Remote, Self::Unread];
+    pub const ALL: [Self; 6] = [Self::State, Self::Age, Self::Owner, Self::Local, Self::Remote, Self::Unread];
 
     /// Compares two connections; equal ones in the order in which they were seen, so that rows stand still.
     #[must_use]
@@ -228,7 +227,6 @@ impl Searchable for Option<crate::snapshot::ProcessKey> {
         out.push_str(&human::process(self.as_ref()));
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -205,7 +205,8 @@ impl State {
             Action::Turn(by) => self.go(self.pane.step(by)),
             Action::Move(by) => self.step(by),
             Action::Page(by) => {
-                let rows = if self.is_page() { self.drawn.page.1 } else { usize::from(self.drawn.rows.height) };
+                let rows =
+                    if self.is_page() { self.drawn.page.1 } else { usize::from(self.drawn.rows.height) };
                 self.step(by * rows.saturating_sub(1).max(1) as isize);
             }
             Action::First => self.step(isize::MIN / 2),

@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn without_colour_no_style_has_one() {
         let plain = Theme { color: false, ascii: false };
-        let styles = [plain.alarm(), plain.warning(), plain.good(), plain.key(), plain.state(State::CloseWait)];
+        let styles =
+            [plain.alarm(), plain.warning(), plain.good(), plain.key(), plain.state(State::CloseWait)];
         assert!(styles.iter().all(|style| style.fg.is_none() && style.bg.is_none()));
     }
 

@@ -79,7 +79,7 @@ impl Trends {
     #[must_use]
     pub fn columns(&self, columns: usize, over_ns: u64, figure: impl Fn(&Sample) -> u64) -> Vec<Option<u64>> {
         let mut out = vec![None; columns];
-        let Some(last) = self.samples.back() else { return out };
+        let Some(last) = self.samples.back().filter(|_| columns > 0) else { return out };
         for sample in self.samples.iter().rev() {
             let age_ns = last.at - sample.at;
             if age_ns >= over_ns {

@@ -276,6 +276,20 @@ pub fn bar(value: u64, most: u64, width: usize, ascii: bool) -> String {
     full.repeat(filled / parts) + EIGHTHS[filled % parts]
 }
 
+/// The bar of a row's finished dwells, and behind it that of its open ones in another shade.
+#[must_use]
+pub fn bars(bin: &Bin, most: u64, width: usize, ascii: bool) -> (String, String) {
+    if bin.open == 0 {
+        return (bar(bin.finished, most, width, ascii), String::new());
+    }
+    // Whole columns where two bars meet: an eighth would leave a gap.
+    let columns = |value: u64| (value as f64 / most as f64 * width as f64).round() as usize;
+    let solid = if bin.finished == 0 { 0 } else { columns(bin.finished).max(1) };
+    let hollow = columns(bin.finished + bin.open).saturating_sub(solid).max(1);
+    let (full, shade) = if ascii { ("#", ".") } else { ("█", "░") };
+    (full.repeat(solid), shade.repeat(hollow))
+}
+
 /// `60.0–60.2 s`, `< 1 µs`, `≥ 62 s`. Rows of equal width have equally many digits.
 #[must_use]
 pub fn labels(bins: &[Bin]) -> Vec<String> {

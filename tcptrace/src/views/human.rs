@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::snapshot::{Age, Key, ProcessKey};
+use crate::snapshot::{Age, Key, ProcessKey, StateReport};
 
 const MINUTE_S: u64 = 60;
 const HOUR_S: u64 = 60 * MINUTE_S;
@@ -75,6 +75,16 @@ pub fn duration_or_unknown(ns: Option<u64>) -> String {
 pub fn age(age: Age) -> String {
     let shown = duration(age.ns);
     if age.is_lower_bound { format!("≥ {shown}") } else { shown }
+}
+
+/// A percentile that counts open dwells: `> 2 h` where it is not reached, `-` where nothing is known.
+#[must_use]
+pub fn percentile(report: &StateReport, ns: Option<u64>) -> String {
+    match (ns, report.survival.observed_ns) {
+        (Some(ns), _) => duration(ns),
+        (None, Some(observed)) => format!("> {}", duration(observed)),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 /// A count with thousands separators: `14,203`.

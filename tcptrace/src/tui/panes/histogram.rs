@@ -7,8 +7,8 @@ use crate::snapshot::StateReport;
 use crate::tui::lanes::{self, Lane};
 use crate::tui::text;
 use crate::tui::theme::Theme;
-use crate::views::histogram::{Bin, bins};
-use crate::views::{human, report};
+use crate::views::histogram::{Bin, bars, bins, labels};
+use crate::views::human;
 
 /// Draws a title and a row for each bin, as many as there is room for.
 pub fn draw(buf: &mut Buffer, area: Rect, lane: Lane, report: Option<&StateReport>, theme: Theme) {
@@ -16,15 +16,10 @@ pub fn draw(buf: &mut Buffer, area: Rect, lane: Lane, report: Option<&StateRepor
         return;
     }
     let room = usize::from(area.width);
-    let (x, _) = buf.set_stringn(
-        area.x,
-        area.y,
-        lanes::name(lane),
-        room,
-        theme.state(lane.0).patch(theme.heading()),
-    );
+    let (x, _) =
+        buf.set_stringn(area.x, area.y, lanes::name(lane), room, theme.state(lane.0).patch(theme.heading()));
     let rows = usize::from(area.height - 1);
-    let shows_open = report.is_some_and(report::shows_open);
+    let shows_open = report.is_some_and(StateReport::shows_open);
     let bins = report.map_or_else(Vec::new, |report| fitting(report, shows_open, rows));
     let subtitle = match report {
         Some(report) => summary(report, shows_open),
@@ -33,7 +28,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, lane: Lane, report: Option<&StateRepor
     let left = (area.x + area.width).saturating_sub(x);
     let subtitle = text::cut(&theme.shown(&subtitle), left.into(), theme);
     buf.set_stringn(x, area.y, subtitle, left.into(), theme.faint());
-    let labels: Vec<_> = report::bin_labels(&bins).iter().map(|label| theme.shown(label)).collect();
+    let labels: Vec<_> = labels(&bins).iter().map(|label| theme.shown(label)).collect();
     let label_width = labels.iter().map(|label| text::width(label)).max().unwrap_or(0);
     let counts: Vec<_> = bins.iter().map(|bin| human::count(bin.finished + bin.open)).collect();
     let count_width = counts.iter().map(String::len).max().unwrap_or(0);
@@ -44,24 +39,36 @@ pub fn draw(buf: &mut Buffer, area: Rect, lane: Lane, report: Option<&StateRepor
         let text = format!(" {label:>label_width$} {count:>count_width$} ");
         let (x, _) = buf.set_stringn(area.x, y, text, room, ratatui::style::Style::new());
         let left = usize::from((area.x + area.width).saturating_sub(x));
-        let bar = report::bars(bin, most, bar_width, theme.ascii);
-        buf.set_stringn(x, y, bar, left, theme.state(lane.0));
+        let (solid, hollow) = bars(bin, most, bar_width, theme.ascii);
+        buf.set_stringn(x, y, solid + &hollow, left, theme.state(lane.0));
     }
 }
 
-/// As many bins as fit, as fine as they fit.
+/// More rows than this say no more.
+const MOST_ROWS: usize = 14;
+
+/// As many bins as fit, with neighbours put together where there are more: nothing is left out, least of all
+/// what lasts longest.
 fn fitting(report: &StateReport, shows_open: bool, rows: usize) -> Vec<Bin> {
-    let open = shows_open.then_some(&report.open);
-    let coarser = (1..=rows).rev().map(|aim| bins(&report.finished, open, aim));
-    let mut last = Vec::new();
-    for bins in coarser {
-        if bins.len() <= rows {
-            return bins;
-        }
-        last = bins;
+    let rows = rows.min(MOST_ROWS);
+    let mut bins = bins(&report.finished, shows_open.then_some(&report.open), rows.max(1));
+    while bins.len() > rows {
+        let pairs = bins.windows(2).enumerate();
+        let Some((at, _)) = pairs.min_by_key(|(_, pair)| loss_of_joining(pair)) else { break };
+        let second = bins.remove(at + 1);
+        let first = &mut bins[at];
+        first.to_ns = second.to_ns;
+        first.finished += second.finished;
+        first.open += second.open;
     }
-    last.truncate(rows);
-    last
+    bins
+}
+
+/// What is empty, what is over and what is open stay apart for as long as possible.
+fn loss_of_joining(pair: &[Bin]) -> (bool, u64) {
+    let nature = |bin: &Bin| (bin.finished > 0, bin.open > 0);
+    let differ = pair.windows(2).any(|pair| nature(&pair[0]) != nature(&pair[1]));
+    (differ, pair.iter().map(|bin| bin.finished + bin.open).sum())
 }
 
 /// ` 1,204 ended, ░ 31 open`.

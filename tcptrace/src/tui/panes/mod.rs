@@ -3,9 +3,13 @@
 mod histogram;
 pub mod overview;
 
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
 use super::list::RowKey;
+use super::look::Look;
 use super::query::Pane;
-use super::state::State;
+use super::state::{Drawn, State};
 
 /// The orders that a pane's list can have, in words.
 #[must_use]
@@ -25,4 +29,10 @@ pub fn keys(_state: &State) -> Vec<RowKey> {
 /// The sentence.
 pub fn detail_of(_state: &State, key: RowKey) -> Result<RowKey, &'static str> {
     Ok(key)
+}
+
+/// Draws the pane in front, or what lies over it. `reduced` where there is less room than panes are laid out
+/// for.
+pub fn draw(buf: &mut Buffer, area: Rect, state: &State, look: &Look, _reduced: bool, _drawn: &mut Drawn) {
+    overview::draw(buf, area, &state.view, look);
 }

@@ -13,7 +13,7 @@ use crate::tui::table::{self, Cell, Column, Rows, cell, figure, plain, words};
 use crate::tui::text;
 use crate::tui::theme::Theme;
 use crate::tui::view::View;
-use crate::views::{human, report};
+use crate::views::human;
 
 use super::histogram;
 
@@ -70,7 +70,9 @@ fn finding_lines(view: &View, look: &Look, width: u16, most: usize) -> Vec<(Stri
     let mut lines = Vec::new();
     for finding in &findings {
         let (mark, style) = mark(finding, look.theme);
-        for (index, line) in text::wrap(&look.theme.shown(&finding.text), room, look.theme).into_iter().enumerate() {
+        for (index, line) in
+            text::wrap(&look.theme.shown(&finding.text), room, look.theme).into_iter().enumerate()
+        {
             let mark = if index == 0 { mark } else { " " };
             lines.push((format!("{mark} {line}"), style));
         }
@@ -100,25 +102,37 @@ fn mark(finding: &Finding, theme: Theme) -> (&'static str, Style) {
 const TREND: usize = 2;
 
 fn columns(width: u16) -> ([Column; 9], u64) {
-    // A column of the trend is worth at least a second.
-    let trend = width.saturating_sub(68).clamp(12, 120);
+    // What all the other columns take. A column of the trend is worth at least a second.
+    let trend = width.saturating_sub(102).clamp(8, 60);
     let (title, over_s) = match trend {
-        ..60 => ("LAST 60 s", 60),
-        60..120 => ("LAST 2 MIN", 120),
-        _ => ("LAST 5 MIN", 300),
+        ..10 => ("LAST MIN", 60),
+        10..50 => ("LAST MINUTE", 60),
+        _ => ("LAST 5 MINUTES", 300),
     };
     let columns = [
         words("STATE", 21, 0, 0),
         figure("OPEN", 7, 0),
-        words(title, trend, trend, 2),
-        figure("NEW/s", 6, 0),
-        figure("P50", 8, 0),
-        figure("P99", 8, 0),
-        figure("LONGEST", 9, 3),
-        figure("OLDEST", 10, 4),
-        figure("ENDED", 9, 5),
+        words(title, trend, trend, 0),
+        figure("NEW/s", 5, 0),
+        figure("P50", WIDTH, 0),
+        figure("P99", WIDTH, 0),
+        figure("MAX", WIDTH, 0),
+        figure("OLDEST", WIDTH + 2, 1),
+        figure("ENDED", 9, 2),
     ];
     (columns, over_s * 1_000_000_000)
+}
+
+/// Of columns of durations.
+const WIDTH: u16 = 9;
+
+/// A duration in its column: the smaller of two units goes where both do not fit.
+fn fitted(text: &str, width: u16) -> String {
+    let mut words: Vec<&str> = text.split(' ').collect();
+    while text::width(&words.join(" ")) > width.into() && words.len() > 3 {
+        words.truncate(words.len() - 2);
+    }
+    words.join(" ")
 }
 
 fn states(buf: &mut Buffer, area: Rect, view: &View, theme: Theme, shown: usize) {
@@ -140,11 +154,20 @@ fn state_cells(view: &View, theme: Theme, row: usize, columns: usize, over_ns: u
         cell(lanes::name(lane), name_style),
         cell(human::count(open), if open == 0 { theme.faint() } else { style.patch(theme.heading()) }),
         cell(text::sparkline(&trend, most, theme), style),
-        new.map_or_else(|| cell("-", theme.faint()), |rate| figure_cell(text::rate(rate), rate == 0.0, theme)),
+        new.map_or_else(
+            || cell("-", theme.faint()),
+            |rate| figure_cell(text::rate(rate), rate == 0.0, theme),
+        ),
         percentile(report, |report| report.survival.p50_ns, theme),
         percentile(report, |report| report.survival.p99_ns, theme),
-        known(report.and_then(|report| report.finished.max_ns).map(human::duration), theme),
-        known(report.and_then(|report| report.open.oldest).map(human::age), theme),
+        known(
+            report.and_then(|report| report.finished.max_ns).map(|ns| fitted(&human::duration(ns), WIDTH)),
+            theme,
+        ),
+        known(
+            report.and_then(|report| report.open.oldest).map(|age| fitted(&human::age(age), WIDTH + 2)),
+            theme,
+        ),
         known(report.map(|report| human::count(report.finished.count + report.began_before.count)), theme),
     ]
 }
@@ -158,7 +181,7 @@ fn known(text: Option<String>, theme: Theme) -> Cell {
 }
 
 fn percentile(report: Option<&StateReport>, ns: fn(&StateReport) -> Option<u64>, theme: Theme) -> Cell {
-    let shown = report.map(|report| report::percentile(report, ns(report)));
+    let shown = report.map(|report| fitted(&human::percentile(report, ns(report)), WIDTH));
     shown.filter(|shown| shown != "-").map_or_else(|| cell("-", theme.faint()), plain)
 }
 
@@ -197,7 +220,8 @@ fn histograms(buf: &mut Buffer, area: Rect, view: &View, theme: Theme) {
             x: area.x + column * width,
             y: area.y + row * height,
             width: width.saturating_sub(if column + 1 < across { 2 } else { 0 }),
-            height: height.saturating_sub(if row + 1 < down { 1 } else { 0 }),
+            // The last takes what is left; a line between them where there is room.
+            height: if row + 1 < down { height - u16::from(height > 6) } else { area.height - row * height },
         };
         histogram::draw(buf, place, lane, view.snapshot.of(lane.0, lane.1), theme);
     }
@@ -206,8 +230,6 @@ fn histograms(buf: &mut Buffer, area: Rect, view: &View, theme: Theme) {
 /// The closing states, those first of which something is known: they must not be the ones that find no room.
 fn by_interest(view: &View) -> Vec<Lane> {
     let mut lanes = LANES[..CLOSING].to_vec();
-    lanes.sort_by_key(|&(state, phase)| {
-        !view.snapshot.of(state, phase).is_some_and(StateReport::has_dwells)
-    });
+    lanes.sort_by_key(|&(state, phase)| !view.snapshot.of(state, phase).is_some_and(StateReport::has_dwells));
     lanes
 }

@@ -182,7 +182,7 @@ pub(super) fn titles(is_wide: bool) -> Vec<&'static str> {
 /// The figures of a report as cells of a table. Percentiles are those that count open sockets.
 pub(super) fn figures(report: &StateReport, is_wide: bool) -> Vec<String> {
     let survival = &report.survival;
-    let percentile = |ns| words::percentile(report, ns);
+    let percentile = |ns| human::percentile(report, ns);
     let ended = human::count(report.finished.count + report.began_before.count);
     let open =
         [human::count(report.open.count), report.open.oldest.map_or_else(|| "-".to_owned(), human::age)];

@@ -1,9 +1,8 @@
 //! The part of the report about one state.
 
 use crate::net::State;
-use crate::outcome::Phase;
 use crate::snapshot::{Snapshot, StateReport};
-use crate::views::histogram::{Bin, bar, bins, labels};
+use crate::views::histogram::{bars, bins, labels};
 use crate::views::human;
 use crate::views::transitions;
 
@@ -39,18 +38,8 @@ pub(super) fn write(snapshot: &Snapshot, report: &StateReport, options: &Options
     keyed(snapshot, report, options, page);
 }
 
-/// States that last as long as somebody likes: there the open ones belong into the picture. Where a timer ends
-/// the state, open ones are only on their way.
-fn shows_open(report: &StateReport) -> bool {
-    let has_limit = matches!(
-        (report.state, report.phase),
-        (State::TimeWait, _) | (State::FinWait2, Some(Phase::Orphaned))
-    );
-    report.open.count > 0 && (!has_limit || report.finished.count == 0)
-}
-
 fn histogram(report: &StateReport, page: &mut Page) {
-    let shows_open = shows_open(report);
+    let shows_open = report.shows_open();
     let bins = bins(&report.finished, shows_open.then_some(&report.open), ROWS);
     // One row says no more than the headline.
     if bins.len() < 2 {
@@ -88,24 +77,11 @@ fn histogram(report: &StateReport, page: &mut Page) {
     }
 }
 
-/// The bar of the finished ones, and behind it that of the open ones in another shade.
-fn bars(bin: &Bin, most: u64, width: usize, ascii: bool) -> (String, String) {
-    if bin.open == 0 {
-        return (bar(bin.finished, most, width, ascii), String::new());
-    }
-    // Whole columns where two bars meet: an eighth would leave a gap.
-    let columns = |value: u64| (value as f64 / most as f64 * width as f64).round() as usize;
-    let solid = if bin.finished == 0 { 0 } else { columns(bin.finished).max(1) };
-    let hollow = columns(bin.finished + bin.open).saturating_sub(solid).max(1);
-    let (full, shade) = if ascii { ("#", ".") } else { ("█", "░") };
-    (full.repeat(solid), shade.repeat(hollow))
-}
-
 fn percentiles(report: &StateReport, page: &mut Page) {
     let finished = &report.finished;
     let survival = &report.survival;
     let known = |ns: Option<u64>| human::duration_or_unknown(ns);
-    let reached = |ns| words::percentile(report, ns);
+    let reached = |ns| human::percentile(report, ns);
     // Nobody knows how long the longest open one will last; but where no open one is older than the longest
     // finished one, the row would say less than is known.
     let longest = if survival.observed_ns > finished.max_ns { reached(None) } else { known(finished.max_ns) };

@@ -14,15 +14,6 @@ const WORTH_NAMING: f64 = 0.05;
 /// `TCP_TIMEWAIT_LEN` of the kernel's source; vendors may differ.
 const USUAL_TIME_WAIT_NS: u64 = 60_000_000_000;
 
-/// A percentile that counts open dwells: `> 2 h` where it is not reached, `-` where nothing is known.
-pub(super) fn percentile(report: &StateReport, ns: Option<u64>) -> String {
-    match (ns, report.survival.observed_ns) {
-        (Some(ns), _) => human::duration(ns),
-        (None, Some(observed)) => format!("> {}", human::duration(observed)),
-        (None, None) => "-".to_owned(),
-    }
-}
-
 /// The value of a sysctl, or values where network namespaces differ; `None` where not known.
 pub(super) fn sysctl(snapshot: &Snapshot, value: fn(&Sysctls) -> Option<u32>) -> Option<String> {
     let mut values: Vec<_> = snapshot.meta.sysctls.iter().filter_map(value).collect();

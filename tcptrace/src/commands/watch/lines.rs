@@ -1,0 +1,123 @@
+//! A line per transition.
+
+use std::io::Write as _;
+use std::ops::ControlFlow;
+
+use anyhow::Context as _;
+use jiff::tz::TimeZone;
+
+use crate::commands::source::{Source, Wanted};
+use crate::commands::{Exit, LineSink, trace};
+use crate::engine::Engine;
+use crate::filter::{Filter, StateSet};
+use crate::live::{self, Handler};
+use crate::outcome::Outcome;
+use crate::settings::{Format, Watch};
+use crate::snapshot::WallClock;
+use crate::views::json;
+use crate::views::paint::Paint;
+use crate::views::transitions::{Columns, Options};
+
+/// Prints until the end. `instead` says why this is not the full screen, where nobody asked for lines.
+pub fn run(source: &Source, settings: &Watch, instead: Option<&'static str>) -> anyhow::Result<Exit> {
+    let wanted = Wanted {
+        filter: &settings.filter,
+        by: None,
+        states: StateSet::ALL,
+        tracing: &settings.tracing,
+        tick: live::PROMPT_TICK,
+    };
+    let mut engine = source.engine(&wanted);
+    let mut printer = Printer::new(settings, engine.meta().wall, instead);
+    source.run(&mut engine, &wanted, &mut printer)?;
+    printer.finish(&engine)?;
+    Ok(trace::exit(&engine, &settings.tracing))
+}
+
+/// How an outcome becomes a line.
+enum Lines {
+    Json(Box<json::Outcomes>),
+    Text(Box<Columns>),
+}
+
+struct Printer {
+    filter: Filter,
+    lines: Lines,
+    out: LineSink<std::io::StdoutLock<'static>>,
+    /// The first error of writing: outcomes come where none can be returned.
+    failed: Option<std::io::Error>,
+    /// Why there is no full screen: to be told once.
+    instead: Option<&'static str>,
+}
+
+impl Printer {
+    fn new(settings: &Watch, wall: WallClock, instead: Option<&'static str>) -> Self {
+        let mut out = LineSink::stdout();
+        let mut failed = None;
+        let lines = match settings.output.format {
+            Format::Json => Lines::Json(Box::new(json::Outcomes::new(wall))),
+            Format::Text | Format::Plain => {
+                let options = Options {
+                    paint: Paint { color: settings.output.color },
+                    ascii: false,
+                    // One wanted namespace is no news.
+                    show_netns: settings.filter.namespaces.len() != 1,
+                    wall,
+                    zone: TimeZone::system(),
+                };
+                let mut columns = Columns::new(options);
+                failed = columns.write_header(&mut out).err();
+                Lines::Text(Box::new(columns))
+            }
+        };
+        Self { filter: settings.filter.clone(), lines, out, failed, instead }
+    }
+
+    fn write(&mut self, outcome: &Outcome) -> std::io::Result<()> {
+        match &mut self.lines {
+            Lines::Json(lines) => lines.write(outcome, &mut self.out),
+            Lines::Text(columns) => columns.write_outcome(outcome, &mut self.out),
+        }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error).context("cannot write to standard output");
+        }
+        self.out.flush().context("cannot write to standard output")
+    }
+
+    fn finish(mut self, engine: &Engine) -> anyhow::Result<()> {
+        let snapshot = engine.snapshot(&|_| None);
+        match self.lines {
+            Lines::Json(_) => json::write_summary(&snapshot, &mut self.out)?,
+            // Standard error, so that the lines stay lines of one kind.
+            Lines::Text(_) => trace::write_summary(&snapshot, engine.notes())?,
+        }
+        self.flush()
+    }
+}
+
+impl Handler for Printer {
+    fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {
+        if let Some(why) = self.instead.take() {
+            writeln!(anstream::stderr().lock(), "note: a line per transition, because {why}")?;
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) {
+        let wanted = match outcome {
+            Outcome::Transition(transition) => self.filter.matches_transition(transition),
+            Outcome::ConnectFailed { .. } => true,
+        };
+        if wanted && self.failed.is_none() {
+            self.failed = self.write(outcome).err();
+        }
+    }
+
+    fn turn(&mut self, _engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
+        self.flush()?;
+        Ok(ControlFlow::Continue(()))
+    }
+}

@@ -1,0 +1,40 @@
+//! The full screen.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::commands::source::{Source, Wanted};
+use crate::commands::{Exit, block_on, trace};
+use crate::filter::StateSet;
+use crate::live;
+use crate::settings::Watch;
+use crate::tui::collector::Collector;
+use crate::tui::look::Look;
+use crate::tui::theme::Theme;
+
+/// Shows the screen until the end.
+pub fn run(source: &Source, settings: &Watch) -> anyhow::Result<Exit> {
+    let look = Look {
+        theme: Theme { color: settings.output.color, ascii: settings.output.ascii },
+        zone: TimeZone::system(),
+    };
+    let wanted = Wanted {
+        filter: &settings.filter,
+        by: None,
+        states: StateSet::ALL,
+        tracing: &settings.tracing,
+        tick: live::LAZY_TICK,
+    };
+    let mut engine = source.engine(&wanted);
+    let mut options = trace::options(&settings.filter, StateSet::ALL, &settings.tracing);
+    options.tick = live::LAZY_TICK;
+    let mut collector = Collector::new(look, Arc::clone(&options.wake));
+    let ended = block_on(async { live::run(&options, &mut engine, &mut collector).await.map(|_| ()) });
+    // Before anything is said: on the usual screen.
+    let closed = collector.end();
+    ended.and(closed)?;
+    let snapshot = engine.snapshot(&|_| None);
+    trace::write_summary(&snapshot, engine.notes())?;
+    Ok(trace::exit(&engine, &settings.tracing))
+}

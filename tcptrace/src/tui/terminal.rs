@@ -1,0 +1,158 @@
+//! The terminal: taken over, given back however the program ends.
+
+use std::io::{self, BufWriter, Stdout, Write as _};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::event::{
+    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
+};
+use ratatui::crossterm::terminal::{
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+    disable_raw_mode, enable_raw_mode,
+};
+use ratatui::crossterm::{cursor, execute, queue};
+
+use super::draw;
+use super::look::Look;
+use super::state::State;
+
+/// A frame goes out in one system call unless it is larger than this: a full screen of 200×60 in colours.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// The terminal shows the screen. One for the process, as there is one terminal: whoever ends the program, a
+/// panic included, must be able to give it back.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The screen of this terminal.
+#[derive(Debug)]
+pub struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+}
+
+impl Screen {
+    /// Takes the terminal over.
+    ///
+    /// # Errors
+    /// When it is none, or refuses; it is as before then.
+    pub fn take() -> io::Result<Self> {
+        restore_on_panic();
+        let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
+        let terminal = Terminal::new(CrosstermBackend::new(out))?;
+        enter(true)?;
+        Ok(Self { terminal })
+    }
+
+    /// Draws what has changed.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn draw(&mut self, state: &mut State, look: &Look) -> io::Result<()> {
+        if !TAKEN.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Terminals that know this show the frame at once and whole; others ignore it.
+        queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
+        let mut drawn = None;
+        self.terminal.draw(|frame| {
+            let placed = draw::draw(frame.buffer_mut(), state, look);
+            if let Some(cursor) = placed.cursor {
+                frame.set_cursor_position(cursor);
+            }
+            drawn = Some(placed.drawn);
+        })?;
+        queue!(self.terminal.backend_mut(), EndSynchronizedUpdate)?;
+        self.terminal.backend_mut().flush()?;
+        state.drawn = drawn.unwrap_or_default();
+        Ok(())
+    }
+
+    /// The next frame is drawn in full: the terminal shows something else.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn forget(&mut self) -> io::Result<()> {
+        self.terminal.clear()
+    }
+
+    /// Listens to the mouse, or leaves it to the terminal, which can mark and copy text with it.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn listen_to_mouse(&mut self, listen: bool) -> io::Result<()> {
+        if listen {
+            execute!(self.terminal.backend_mut(), EnableMouseCapture)
+        } else {
+            execute!(self.terminal.backend_mut(), DisableMouseCapture)
+        }
+    }
+
+    /// Takes it over again, after it was given back or somebody else used it.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn retake(&mut self, mouse: bool) -> io::Result<()> {
+        enter(mouse)?;
+        self.forget()
+    }
+}
+
+fn enter(mouse: bool) -> io::Result<()> {
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::Release);
+    let mut out = io::stdout().lock();
+    let entered = execute!(out, EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
+        .and_then(|()| if mouse { execute!(out, EnableMouseCapture) } else { Ok(()) });
+    drop(out);
+    if entered.is_err() {
+        restore();
+    }
+    entered
+}
+
+/// Gives the terminal back; does nothing where it was not taken. Errors are not told: there is nobody left to
+/// tell them to.
+pub fn restore() {
+    if !TAKEN.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    let _ = disable_raw_mode();
+    // Not through the lock of standard output: the thread that panicked, or waits for a terminal that takes
+    // nothing, may hold it.
+    let mut out = Direct;
+    let _ = execute!(
+        out,
+        EndSynchronizedUpdate,
+        DisableMouseCapture,
+        DisableBracketedPaste,
+        LeaveAlternateScreen,
+        cursor::Show
+    );
+}
+
+/// Standard output without a buffer and without a lock.
+struct Direct;
+
+impl io::Write for Direct {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(rustix::stdio::stdout(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// So that the message of a panic is read on the usual screen.
+fn restore_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            before(panic);
+        }));
+    });
+}

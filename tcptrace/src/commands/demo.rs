@@ -23,7 +23,7 @@ use crate::text;
 use crate::workload::{self, RoleArgs, Running, Settings};
 
 /// What is shown when no command is given: long enough for TIME_WAITs to run their 60 s.
-const DEFAULT_COMMAND: [&str; 5] = ["report", "--duration", "75s", "--by", "process"];
+const DEFAULT_COMMAND: [&str; 3] = ["report", "--duration", "75s"];
 
 /// What `leaks` does without options: long enough for each kind of leak to show, with its line of code.
 const DEFAULT_LEAKS: [&str; 4] = ["leaks", "--duration", "30s", "--stacks"];
@@ -114,7 +114,7 @@ fn introduce(started: &Started, args: &DemoArgs, command: &Command) -> anyhow::R
     let mut err = anstream::stderr().lock();
     writeln!(
         err,
-        "demo: private network namespace {}, tcp_fin_timeout {} s; nothing of this host is touched",
+        "demo: private network namespace {}, tcp_fin_timeout {} s, tcp_tw_reuse 0; this host is not touched",
         started.netns, args.fin_timeout
     )?;
     for (comm, does) in [
@@ -135,6 +135,9 @@ pub fn run_sandbox(args: &SandboxArgs) -> anyhow::Result<Exit> {
     end_with_parent(args.parent)?;
     let sandbox = Sandbox::new()?;
     sandbox.set_sysctl("net.ipv4.tcp_fin_timeout", &args.fin_timeout.to_string())?;
+    // 2, the default, lets connect() on loopback take over a TIME_WAIT after a second: the picture would be a
+    // mixture of that and of the timer.
+    sandbox.set_sysctl("net.ipv4.tcp_tw_reuse", "0")?;
     let fin_timeout = Duration::from_secs(args.fin_timeout.into());
     let settings = Settings { rate: args.rate.into(), ..Settings::for_fin_timeout(fin_timeout) };
     let running = Running::start(&sandbox, args.workload, &settings)?;

@@ -177,7 +177,7 @@ fn plan(kind: Kind, settings: &Settings) -> Vec<RoleArgs> {
             vec![RoleArgs { hold: settings.answer_after, ..server }, client]
         }
         Kind::Leaky => {
-            let [server, client] = pair(Role::Leaky, Role::Visitor, 8083, rate / 20.0);
+            let [server, client] = pair(Role::Leaky, Role::Visitor, 8083, rate / 10.0);
             vec![RoleArgs { count: settings.leaks, ..server }, client]
         }
         Kind::Reset => pair(Role::ResetServer, Role::Reset, 8090, rate / 10.0).into(),

@@ -39,8 +39,8 @@ pub struct Frame {
     pub inlined: bool,
     /// Whose code it is.
     pub role: Role,
-    /// Found by looking through the stack, because the code before it says nothing about its frames: right as
-    /// a rule, not for certain.
+    /// Found by looking through the stack, or by a frame pointer that may not be one, because the code before
+    /// it says nothing about its frames: right as a rule, not for certain. Shown with a `?`.
     pub scanned: bool,
 }
 

@@ -6,6 +6,11 @@
 //! socket in CLOSE_WAIT, or calls connect(). [`Stacks`] does the rest; [`Worker`] does it on a thread of its
 //! own, so that no process's files can hold up the reader of the ring. It reads /proc and the files that
 //! processes map, as root: everything in them is other people's, checked and bounded.
+//!
+//! What a stack cannot show: a function whose last act is the call itself has no frame any more (tail call), and
+//! the line of its caller stands in its place. Perf maps give the line where a JavaScript function begins, and
+//! for Python the file only. Node reads and connects from its event loop, when none of the application's
+//! functions run.
 
 mod coverage;
 mod elf;
@@ -20,6 +25,7 @@ mod perf_map;
 mod process;
 mod resolver;
 mod role;
+#[cfg(target_arch = "x86_64")]
 mod scan;
 pub mod site;
 pub mod stack;

@@ -231,6 +231,12 @@ impl Module {
         &self.layout
     }
 
+    /// True when it has call-frame information at all.
+    #[must_use]
+    pub fn has_cfi(&self) -> bool {
+        self.eh_frame.is_some() || self.debug_frame.is_some()
+    }
+
     /// True when call-frame information covers a stated address; where it does not, frame pointers are all
     /// there is.
     #[must_use]

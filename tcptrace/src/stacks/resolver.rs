@@ -150,7 +150,7 @@ impl Stacks {
                     frames.push(opaque_frame(name, *offset));
                 }
             }
-            frames[first..].iter_mut().for_each(|frame| frame.scanned = raw.trust == Trust::Scanned);
+            frames[first..].iter_mut().for_each(|frame| frame.scanned = raw.trust == Trust::Doubtful);
         }
         hide_start(&mut frames);
         let truncated = capture.end != WalkEnd::Root;

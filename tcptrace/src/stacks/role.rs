@@ -63,7 +63,9 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn of_module(path: &str) -> Role {
+/// By the path of the program or library alone.
+#[must_use]
+pub fn of_module(path: &str) -> Role {
     /// Parts of glibc, musl and the loader, up to the first `.` or `-`.
     const SYSTEM: [&str; 13] = [
         "ld",

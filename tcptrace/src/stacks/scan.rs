@@ -3,17 +3,13 @@
 //!
 //! The frames of musl's wrappers are small, so the first word that points behind a call instruction in code
 //! that can be unwound is the application's, unless an older call left one in a hole between them. Frames
-//! found this way are marked.
+//! found this way are marked. x86-64 only, where the word above a return address is where the caller's frame begins.
 
 /// Bytes of stack that are looked through: several times what musl's system call wrappers use.
 pub const MAX_BYTES: u64 = 512;
 
 /// Bytes before a return address that decide whether it follows a call.
-#[cfg(target_arch = "x86_64")]
 pub const CALL_BYTES: usize = 8;
-/// Bytes before a return address that decide whether it follows a call.
-#[cfg(not(target_arch = "x86_64"))]
-pub const CALL_BYTES: usize = 4;
 
 /// The words to look at, from the stack pointer upwards.
 pub fn slots(sp: u64) -> impl Iterator<Item = u64> {
@@ -21,7 +17,6 @@ pub fn slots(sp: u64) -> impl Iterator<Item = u64> {
 }
 
 /// True when the code ends in a call instruction: `call rel32`, or `call` through a register or memory.
-#[cfg(target_arch = "x86_64")]
 #[must_use]
 pub fn ends_with_call(before: &[u8; CALL_BYTES]) -> bool {
     if before[CALL_BYTES - 5] == 0xe8 {
@@ -34,7 +29,6 @@ pub fn ends_with_call(before: &[u8; CALL_BYTES]) -> bool {
 }
 
 /// Bytes that follow a ModRM byte; `None` where its SIB byte is missing.
-#[cfg(target_arch = "x86_64")]
 fn operand_bytes(modrm: u8, sib: Option<&u8>) -> Option<usize> {
     let (mode, base) = (modrm >> 6, modrm & 7);
     if mode == 3 {
@@ -50,15 +44,7 @@ fn operand_bytes(modrm: u8, sib: Option<&u8>) -> Option<usize> {
     Some(usize::from(has_sib) + displacement)
 }
 
-/// True when the code ends in a call instruction: `bl`, or `blr` with any register.
-#[cfg(not(target_arch = "x86_64"))]
-#[must_use]
-pub fn ends_with_call(before: &[u8; CALL_BYTES]) -> bool {
-    let instruction = u32::from_le_bytes(*before);
-    instruction & 0xfc00_0000 == 0x9400_0000 || instruction & 0xffff_fc1f == 0xd63f_0000
-}
-
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

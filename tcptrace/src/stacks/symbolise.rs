@@ -56,7 +56,7 @@ impl Symboliser {
             self.files = HashSet::from([module.id()]);
         }
         // Nobody looks for a leak inside libc or an interpreter, whose debug information is the largest.
-        let whose = role::of(Evidence { function: None, file: None, module: Some(module.path()) });
+        let whose = role::of_module(module.path());
         let with_lines = whose >= Role::Library && module.debug_info_is_bearable();
         // Debug information may be damaged, or compressed in a way that is not supported; the symbol table
         // then still has the function's name.

@@ -6,10 +6,13 @@
 
 use framehop::{CacheNative, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative, Unwinder as _};
 
+use super::frame::Role;
 use super::memo::WordRead;
 use super::modules::Modules;
 use super::process::{Location, Process};
-use super::{epilogue, scan};
+#[cfg(target_arch = "x86_64")]
+use super::scan;
+use super::{epilogue, role};
 use crate::decode::StackSample;
 
 /// Frames of one stack at most. Deeper ones are recursion or a loop in damaged call-frame information; the
@@ -40,9 +43,9 @@ pub enum Trust {
     /// The instruction pointer itself, by call-frame information, by the code's own epilogue, or by a frame
     /// pointer that leads to code.
     Unwound,
-    /// By looking through the stack for a return address, because the code before it (musl) says nothing
-    /// about its frames. Right as a rule, not for certain.
-    Scanned,
+    /// Past code that says nothing about its frames (musl): by looking through the stack for a return address,
+    /// or by a frame pointer that such code may not have kept. Right as a rule, not for certain.
+    Doubtful,
 }
 
 /// One frame: a code address, not yet symbolised.
@@ -168,6 +171,32 @@ struct Walker<'a> {
     silent_so_far: bool,
 }
 
+/// What is known of the frames of the code at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    /// Call-frame information describes them.
+    Covered,
+    /// Nothing does, and it is not code that keeps frame pointers: a libc, or part of a program the rest of
+    /// which is covered.
+    Silent,
+    /// Nothing does; what is left without call-frame information altogether keeps frame pointers (Go, JIT
+    /// compilers).
+    FramePointers,
+}
+
+impl Code {
+    fn at(location: &Location) -> Self {
+        match location {
+            Location::Module(module, stated) if module.covers(*stated) => Self::Covered,
+            Location::Module(module, _) => {
+                let is_libc = role::of_module(module.path()) == Role::System;
+                if is_libc || module.has_cfi() { Self::Silent } else { Self::FramePointers }
+            }
+            Location::Jit | Location::Opaque { .. } => Self::FramePointers,
+        }
+    }
+}
+
 /// What one step found.
 enum Step {
     To(FrameAddress, Trust),
@@ -184,14 +213,11 @@ impl Walker<'_> {
             }
             let address = at.address_for_lookup();
             let Some(location) = self.locate(address) else { return WalkEnd::Lost };
-            let covered = match &location {
-                Location::Module(module, stated) => module.covers(*stated),
-                Location::Jit | Location::Opaque { .. } => false,
-            };
-            let in_module = matches!(location, Location::Module(..));
+            let code = Code::at(&location);
+            let covered = code == Code::Covered;
             let (_, frame_pointer) = stack_registers(&self.registers);
             self.frames.push(RawFrame { address, location, trust, frame_pointer, covered });
-            match self.step(at, covered, in_module) {
+            match self.step(at, code) {
                 Step::To(next, how) => (at, trust) = (next, how),
                 Step::End(end) => return end,
             }
@@ -207,8 +233,8 @@ impl Walker<'_> {
         location
     }
 
-    fn step(&mut self, at: FrameAddress, covered: bool, in_module: bool) -> Step {
-        if covered {
+    fn step(&mut self, at: FrameAddress, code: Code) -> Step {
+        if code == Code::Covered {
             self.silent_so_far = false;
             return self.step_by_rules(at);
         }
@@ -217,13 +243,16 @@ impl Walker<'_> {
         }
         // Only at the top of the stack, next to the system call: further down a frame pointer is the rule for
         // code without call-frame information.
-        self.silent_so_far &= in_module;
-        if self.silent_so_far
-            && let Some(next) = self.step_by_scan()
-        {
-            return next;
+        self.silent_so_far &= code == Code::Silent;
+        if !self.silent_so_far {
+            return self.step_by_rules(at);
         }
-        self.step_by_rules(at)
+        self.step_by_scan().unwrap_or_else(|| match self.step_by_rules(at) {
+            Step::To(next, _) => Step::To(next, Trust::Doubtful),
+            // A frame pointer of 0 is the end only in code that keeps one.
+            Step::End(WalkEnd::Root) => Step::End(WalkEnd::Lost),
+            end @ Step::End(_) => end,
+        })
     }
 
     fn word(&mut self, address: u64) -> Result<u64, OutsideCopy> {
@@ -274,6 +303,7 @@ impl Walker<'_> {
     }
 
     /// Looks for the return address into code that can be unwound again.
+    #[cfg(target_arch = "x86_64")]
     fn step_by_scan(&mut self) -> Option<Step> {
         let (sp, fp) = stack_registers(&self.registers);
         for slot in scan::slots(sp) {
@@ -286,12 +316,19 @@ impl Walker<'_> {
                 && self.follows_call(address)
             {
                 set_registers(&mut self.registers, address, slot.checked_add(8)?, fp);
-                return Some(Step::To(next, Trust::Scanned));
+                return Some(Step::To(next, Trust::Doubtful));
             }
         }
         None
     }
 
+    /// On this machine the place of a return address says nothing about where its frame ends.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn step_by_scan(&mut self) -> Option<Step> {
+        None
+    }
+
+    #[cfg(target_arch = "x86_64")]
     fn follows_call(&self, address: u64) -> bool {
         let mut before = [0; scan::CALL_BYTES];
         let start = address.wrapping_sub(scan::CALL_BYTES as u64);

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use caps::{Capability, CapsHashSet};
+use rustc_hash::FxHashMap;
 
 use super::resolver::{Limits, Stacks};
 use super::stack::{Note, Stack};
@@ -21,6 +22,9 @@ const WAITING: usize = 256;
 
 /// Results that wait to be taken; the worker pauses when there are more.
 const RESULTS: usize = 4096;
+
+/// Processes that are not looked at again because a file of theirs could not be parsed.
+const MAX_GIVEN_UP: usize = 256;
 
 /// What the worker's thread keeps: to read /proc/PID/{maps,mem,auxv} (`ptrace_may_access`), to open the files
 /// of other users, and to follow /proc/PID/map_files (`proc_map_files_follow_link`; before 5.9 that took
@@ -123,14 +127,21 @@ fn serve(limits: Limits, samples: &Receiver<Owned>, results: &SyncSender<Resolve
         log::warn!("the thread that resolves stacks cannot give up privileges: {error}");
     }
     let mut stacks = Stacks::new(limits);
+    let mut given_up: FxHashMap<u32, Arc<Stack>> = FxHashMap::default();
     for Owned { head, stack } in samples {
         let sample = StackSample { stack: &stack, ..head };
-        // Programs' files are parsed here, by crates that promise not to panic. Should one do so, one stack is
-        // lost, not the trace.
-        let resolve = AssertUnwindSafe(|| stacks.resolve(&sample));
-        let stack = catch_unwind(resolve).unwrap_or_else(|panic| {
-            stacks = Stacks::new(limits);
-            Arc::new(broken(&*panic))
+        // Programs' files are parsed here, by crates that promise not to panic. Should one do so, the stacks of
+        // one process are lost, not the trace.
+        let stack = given_up.get(&head.pid).cloned().unwrap_or_else(|| {
+            let resolved = catch_unwind(AssertUnwindSafe(|| stacks.resolve(&sample)));
+            resolved.unwrap_or_else(|panic| {
+                stacks = Stacks::new(limits);
+                let broken = Arc::new(broken(&*panic));
+                if given_up.len() < MAX_GIVEN_UP {
+                    given_up.insert(head.pid, broken.clone());
+                }
+                broken
+            })
         });
         let StackSample { reason, at, sk, pid, tid, .. } = head;
         if results.send(Resolved { reason, at, sk, pid, tid, stack }).is_err() {

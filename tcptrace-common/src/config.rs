@@ -74,6 +74,17 @@ pub struct Offsets {
     pub regs_fp: u32,
     /// `pt_regs` link register (arm64 `regs[30]`); [`ABSENT`] on x86-64.
     pub regs_lr: u32,
+    /// Offset in `net` of `ipv4.tcp_death_row`, which counts the namespace's minis; [`ABSENT`] where the kernel
+    /// has none by that name.
+    pub tw_death_row: u32,
+    /// 1: a pointer stands there (5.19 to 6.1); 0: the `inet_timewait_death_row` itself.
+    pub tw_death_row_is_pointer: u32,
+    /// `inet_timewait_death_row.tw_refcount`, before 5.18 `tw_count`: 32 bits.
+    pub tw_count: u32,
+    /// What that says when there is no mini: 1 for `tw_refcount`, 0 for `tw_count`.
+    pub tw_count_of_none: u32,
+    /// `inet_timewait_death_row.sysctl_max_tw_buckets`: 32 bits.
+    pub tw_max: u32,
 }
 
 /// An offset that this kernel does not have.
@@ -131,14 +142,12 @@ pub struct Config {
     /// 1: `connect_stack` is wanted (`--stacks`), so the state program leaves it the time of each SYN_SENT;
     /// 0: it does not.
     pub stacks: u32,
-    /// Explicit padding.
-    pub pad: u32,
 }
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 30 * 4);
+    assert!(size_of::<Offsets>() == 35 * 4);
     assert!(size_of::<Filter>() == 40);
-    assert!(size_of::<Config>() == 24 + 120 + 40 + 8);
+    assert!(size_of::<Config>() == 24 + 140 + 40 + 4);
 };
 
 #[cfg(feature = "user")]

@@ -33,6 +33,9 @@ pub const FLAG_MPTCP: u8 = 1 << 6;
 /// is MPTCP, whose sequence numbers are not those of `tcp_sock`.
 pub const UNREAD_UNKNOWN: u32 = u32::MAX;
 
+/// `buckets_left` where it was not read: the transition is none that makes a mini, or the kernel does not tell.
+pub const BUCKETS_UNKNOWN: u32 = u32::MAX;
+
 /// Length of a task name in the kernel (TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
 
@@ -76,8 +79,10 @@ pub struct StateRecord {
     pub comm: [u8; COMM_LEN],
     /// `sk_err`, read when the new state is CLOSE: tells RST, timeout and abort apart. 0 otherwise.
     pub sk_err: u32,
-    /// Explicit padding.
-    pub pad: u32,
+    /// How many more minis `tcp_max_tw_buckets` allowed the namespace, when a socket went from FIN_WAIT2 or CLOSING
+    /// to CLOSE without an error: tells a mini that could not be made from one that was not wanted. Else
+    /// [`BUCKETS_UNKNOWN`].
+    pub buckets_left: u32,
 }
 
 /// A TIME_WAIT mini's timer was started or cancelled:

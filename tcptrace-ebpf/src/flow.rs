@@ -70,6 +70,12 @@ impl<'a> Flow<'a> {
         Ok(Some(flow))
     }
 
+    /// The network namespace, `struct net`; 0 on a kernel without namespaces.
+    #[inline(always)]
+    pub fn net(&self) -> Result<u64, ReadFailed> {
+        if config!(offsets.skc_net) == ABSENT { Ok(0) } else { self.common.member(config!(offsets.skc_net)) }
+    }
+
     /// Local address, IPv4 as v4-mapped IPv6.
     #[inline(always)]
     pub fn local(&self) -> Result<[u32; 4], ReadFailed> {

@@ -6,13 +6,14 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use tcptrace_common::{
-    record::{FLAG_PROCESS, KIND_STATE, StateRecord, UNREAD_UNKNOWN},
+    record::{BUCKETS_UNKNOWN, FLAG_PROCESS, KIND_STATE, StateRecord, UNREAD_UNKNOWN},
     state::{
         self, CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_SENT,
     },
 };
 
 use crate::{
+    buckets,
     config::config,
     context, flow,
     kernel::ReadFailed,
@@ -25,6 +26,9 @@ use crate::{
 /// mean what `unread` is made of.
 const SYNCHRONISED: u16 =
     1 << ESTABLISHED | 1 << FIN_WAIT1 | 1 << FIN_WAIT2 | 1 << CLOSE_WAIT | 1 << LAST_ACK | 1 << CLOSING;
+
+/// States that `tcp_time_wait` is called in.
+const MAKES_MINIS: u16 = 1 << FIN_WAIT2 | 1 << CLOSING;
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
@@ -54,6 +58,12 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
         }
     }
     let unread = unread(&sock, from, to)?;
+    let buckets_left = if to == CLOSE && sk_err == 0 && 1 << from & MAKES_MINIS != 0 {
+        // Without it a reason may be missing; without the record the whole transition would.
+        sock.flow.net().and_then(buckets::left).unwrap_or(BUCKETS_UNKNOWN)
+    } else {
+        BUCKETS_UNKNOWN
+    };
     let (local, remote) = (sock.flow.local()?, sock.flow.remote()?);
     // SAFETY: the helper takes nothing.
     let time_ns = unsafe { bpf_ktime_get_ns() };
@@ -79,7 +89,7 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
         (&raw mut (*record).local).cast::<[u32; 4]>().write(local);
         (&raw mut (*record).remote).cast::<[u32; 4]>().write(remote);
         (*record).sk_err = sk_err;
-        (*record).pad = 0;
+        (*record).buckets_left = buckets_left;
         if flags & FLAG_PROCESS != 0 {
             ((*record).pid, (*record).tid) = context::pid_tid();
             (*record).cgroup_id = context::cgroup_id();

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod buckets;
 mod config;
 mod connect_stack;
 mod context;

@@ -3,9 +3,9 @@
 use std::mem::offset_of;
 
 use tcptrace_common::record::{
-    COMM_LEN, FLAG_KTHREAD, FLAG_LINGER2_NEGATIVE, FLAG_MPTCP, FLAG_MPTCP_SUBFLOW, FLAG_ORPHAN, FLAG_PROCESS,
-    FLAG_SOFTIRQ, KIND_EOF, KIND_MINI_CANCEL, KIND_MINI_EXPIRE, KIND_MINI_START, KIND_STACK, KIND_STATE,
-    STACK_BYTES, UNREAD_UNKNOWN,
+    BUCKETS_UNKNOWN, COMM_LEN, FLAG_KTHREAD, FLAG_LINGER2_NEGATIVE, FLAG_MPTCP, FLAG_MPTCP_SUBFLOW,
+    FLAG_ORPHAN, FLAG_PROCESS, FLAG_SOFTIRQ, KIND_EOF, KIND_MINI_CANCEL, KIND_MINI_EXPIRE, KIND_MINI_START,
+    KIND_STACK, KIND_STATE, STACK_BYTES, UNREAD_UNKNOWN,
 };
 use tcptrace_common::{EofRecord, ExpireRecord, MiniRecord, StackRecord, StateRecord};
 
@@ -207,6 +207,8 @@ fn state_change(fields: Fields<'_, { size_of::<StateRecord>() }>) -> Result<Stat
         linger2_negative: flags & FLAG_LINGER2_NEGATIVE != 0,
         unread: Some(fields.u32(offset_of!(StateRecord, unread))).filter(|&bytes| bytes != UNREAD_UNKNOWN),
         sk_err: errno(sk_err)?,
+        buckets_left: Some(fields.u32(offset_of!(StateRecord, buckets_left)))
+            .filter(|&left| left != BUCKETS_UNKNOWN),
     })
 }
 

@@ -32,7 +32,7 @@ fn state_record() -> StateRecord {
         remote: v4(2),
         comm: COMM,
         sk_err: 0,
-        pad: 0,
+        buckets_left: BUCKETS_UNKNOWN,
     }
 }
 

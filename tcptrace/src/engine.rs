@@ -76,8 +76,10 @@ impl Engine {
     /// `meta` says where the input comes from; its `now`, `events` and `connections` are kept here.
     #[must_use]
     pub fn new(meta: Meta, filter: Filter, by: Option<KeyKind>, limits: Limits) -> Self {
+        let mut tracker = Tracker::new(limits);
+        tracker.set_hz(meta.hz);
         Self {
-            tracker: Tracker::new(limits),
+            tracker,
             stats: Stats::new(by, DEFAULT_KEYS),
             filter,
             recorded: Filter::default(),

@@ -138,6 +138,9 @@ pub struct StateChange {
     pub unread: Option<u32>,
     /// `sk_err` when `to` is CLOSE, else 0.
     pub sk_err: u16,
+    /// How many more minis `tcp_max_tw_buckets` allowed the namespace, when a socket went from FIN_WAIT2 or
+    /// CLOSING to CLOSE without an error; `None` elsewhere, and where the kernel does not tell.
+    pub buckets_left: Option<u32>,
 }
 
 /// `timer_start` or `timer_cancel` of a mini's timer.

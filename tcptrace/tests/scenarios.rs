@@ -103,9 +103,6 @@ fn new_tracker(scenario: &Scenario) -> Tracker {
         minis: scenario.minis.unwrap_or(limits.minis),
     });
     tracker.set_hz(Some(scenario.hz).filter(|&hz| hz > 0));
-    if scenario.tw_buckets.is_some() {
-        tracker.set_tw_buckets(1, scenario.tw_buckets);
-    }
     tracker
 }
 

@@ -26,7 +26,6 @@ fn config() -> Config {
         // A namespace that does not exist: nothing of the host's is recorded.
         filter: Filter { netns: 1, ..Filter::ALL },
         stacks: 0,
-        pad: 0,
     }
 }
 
@@ -141,6 +140,5 @@ fn zeroed() -> Config {
         offsets: tcptrace_common::Offsets::default(),
         filter: Filter::ALL,
         stacks: 0,
-        pad: 0,
     }
 }

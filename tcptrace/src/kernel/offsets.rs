@@ -80,6 +80,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     };
     let protocol = btf.member("sock", "sk_protocol")?;
     let regs = registers(btf)?;
+    let buckets = buckets(btf)?;
     Ok(Offsets {
         skc_daddr: need("sock_common", "skc_daddr")?,
         skc_rcv_saddr: need("sock_common", "skc_rcv_saddr")?,
@@ -112,6 +113,53 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         regs_sp: regs.sp,
         regs_fp: regs.fp,
         regs_lr: regs.lr,
+        tw_death_row: buckets.death_row,
+        tw_death_row_is_pointer: buckets.is_pointer.into(),
+        tw_count: buckets.count,
+        tw_count_of_none: buckets.count_of_none,
+        tw_max: buckets.max,
+    })
+}
+
+/// Where a namespace counts its minis.
+struct Buckets {
+    /// Within `net`; absent unless everything else is known.
+    death_row: u32,
+    is_pointer: bool,
+    count: u32,
+    count_of_none: u32,
+    max: u32,
+}
+
+/// `inet_timewait_death_row` is a part of `net` or pointed to from there, and counts from 0 (`tw_count`) or, as
+/// a reference counter does, from 1 (`tw_refcount`).
+fn buckets(btf: &Btf<'_>) -> Result<Buckets, BtfError> {
+    const DEATH_ROW: &str = "inet_timewait_death_row";
+    let optional = |of, path| match btf.member(of, path) {
+        Ok(member) => Ok(Some(member)),
+        Err(error) if error.is_absence() || matches!(error, BtfError::BitField { .. }) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let counts_references = optional(DEATH_ROW, "tw_refcount")?;
+    let counts = optional(DEATH_ROW, "tw_count")?;
+    let count = counts_references.or(counts);
+    let max = optional(DEATH_ROW, "sysctl_max_tw_buckets")?;
+    let (Some(row), Some(count), Some(max)) = (optional("net", "ipv4.tcp_death_row")?, count, max) else {
+        return Ok(Buckets {
+            death_row: ABSENT,
+            is_pointer: false,
+            count: ABSENT,
+            count_of_none: 0,
+            max: ABSENT,
+        });
+    };
+    Ok(Buckets {
+        death_row: row.offset,
+        // The struct itself is larger than a cache line.
+        is_pointer: row.size == 8,
+        count: count.offset,
+        count_of_none: counts_references.is_some().into(),
+        max: max.offset,
     })
 }
 

@@ -123,7 +123,6 @@ impl Tracer {
             offsets: layout.offsets,
             filter: options.filter,
             stacks: options.stacks.into(),
-            pad: 0,
         };
         let plan = Plan {
             ring_bytes: options.ring_bytes,

@@ -29,7 +29,8 @@ impl Default for Columns {
         let mini = "kind at mini netns local lport remote rport substate left_jiffies context";
         Self {
             s: "kind at sk netns local lport remote rport from to protocol(0=tcp,1=mptcp,2=subflow) \
-                orphan linger2_negative unread(null|bytes) sk_err context(null|0=softirq|[pid,tid,comm,cgroup,kthread])"
+                flags(1=orphan,2=linger2_negative) unread(null|bytes) sk_err buckets_left(null|minis) \
+                context(null|0=softirq|[pid,tid,comm,cgroup,kthread])"
                 .into(),
             b: mini.into(),
             c: mini.into(),
@@ -47,18 +48,16 @@ pub fn write(event: &Event, out: &mut String) -> fmt::Result {
             write_flow(&event.flow, out)?;
             write!(
                 out,
-                ",{},{},{},{},{},",
+                ",{},{},{},{},",
                 event.from.number(),
                 event.to.number(),
                 protocol_number(event.protocol),
-                u8::from(event.orphan),
-                u8::from(event.linger2_negative),
+                u8::from(event.orphan) | u8::from(event.linger2_negative) << 1,
             )?;
-            match event.unread {
-                Some(bytes) => write!(out, "{bytes}")?,
-                None => out.push_str("null"),
-            }
+            write_or_null(event.unread, out)?;
             write!(out, ",{},", event.sk_err)?;
+            write_or_null(event.buckets_left, out)?;
+            out.push(',');
             write_context(&event.context, out)?;
         }
         Event::MiniStarted(event) => write_mini('b', event, out)?,
@@ -73,6 +72,13 @@ pub fn write(event: &Event, out: &mut String) -> fmt::Result {
     }
     out.push_str("]\n");
     Ok(())
+}
+
+fn write_or_null(number: Option<u32>, out: &mut String) -> fmt::Result {
+    match number {
+        Some(number) => write!(out, "{number}"),
+        None => out.write_str("null"),
+    }
 }
 
 fn write_mini(kind: char, event: &MiniTimer, out: &mut String) -> fmt::Result {
@@ -176,8 +182,24 @@ type Kind<'a> = &'a str;
 type MiniRow<'a> = (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, u8, i64, ContextRow<'a>);
 type EofRow<'a> = (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, ContextRow<'a>);
 /// serde reads tuples of up to 16 members: exactly what a state row has.
-type StateRow<'a> =
-    (Kind<'a>, u64, u64, u32, IpAddr, u16, IpAddr, u16, u8, u8, u8, u8, u8, Option<u32>, u16, ContextRow<'a>);
+type StateRow<'a> = (
+    Kind<'a>,
+    u64,
+    u64,
+    u32,
+    IpAddr,
+    u16,
+    IpAddr,
+    u16,
+    u8,
+    u8,
+    u8,
+    u8,
+    Option<u32>,
+    u16,
+    Option<u32>,
+    ContextRow<'a>,
+);
 
 fn flow(netns: u32, local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> Flow {
     Flow { local: local.into(), remote: remote.into(), netns, local_port, remote_port }
@@ -207,7 +229,7 @@ pub fn read(line: &str) -> Result<Event, RowError> {
 fn state(line: &str) -> Result<Event, RowError> {
     let row: StateRow<'_> = serde_json::from_str(line)?;
     let (_, at, sk, netns, local, lport, remote, rport, from, to, protocol, ..) = row;
-    let (.., orphan, linger2_negative, unread, sk_err, context) = row;
+    let (.., flags, unread, sk_err, buckets_left, context) = row;
     Ok(Event::State(StateChange {
         at,
         sk,
@@ -221,10 +243,11 @@ fn state(line: &str) -> Result<Event, RowError> {
             other => return Err(RowError::Protocol(other)),
         },
         context: context.into(),
-        orphan: orphan != 0,
-        linger2_negative: linger2_negative != 0,
+        orphan: flags & 1 != 0,
+        linger2_negative: flags & 2 != 0,
         unread,
         sk_err,
+        buckets_left,
     }))
 }
 
@@ -288,11 +311,24 @@ mod tests {
             })
             .boxed();
         let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Mptcp), Just(Protocol::MptcpSubflow)];
-        let numbers =
-            (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), any::<Option<u32>>(), any::<u16>());
+        let numbers = (
+            any::<u64>(),
+            any::<u64>(),
+            any::<bool>(),
+            any::<bool>(),
+            any::<[Option<u32>; 2]>(),
+            any::<u16>(),
+        );
         prop_oneof![
             (numbers, any_flow(), state.clone(), state, protocol, context).prop_map(
-                |((at, sk, orphan, linger2_negative, unread, sk_err), flow, from, to, protocol, context)| {
+                |(
+                    (at, sk, orphan, linger2_negative, [unread, buckets_left], sk_err),
+                    flow,
+                    from,
+                    to,
+                    protocol,
+                    context,
+                )| {
                     Event::State(StateChange {
                         at,
                         sk,
@@ -305,6 +341,7 @@ mod tests {
                         linger2_negative,
                         unread,
                         sk_err,
+                        buckets_left,
                     })
                 }
             ),

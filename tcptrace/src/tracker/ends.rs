@@ -38,16 +38,21 @@ pub(super) struct FinWait2 {
     pub began_in_backlog: bool,
 }
 
+/// Minis that may have gone between the kernel's refusal to make another one and the record of how many there
+/// are: a microsecond, in which every CPU may remove one.
+const FREED_MEANWHILE: u32 = 16;
+
+/// Whether there was no room for another mini (`tcp_max_tw_buckets`); `None` when that is not known.
+fn buckets_full(change: &StateChange) -> Option<bool> {
+    match change.buckets_left? {
+        0 => Some(true),
+        1..=FREED_MEANWHILE => None,
+        _ => Some(false),
+    }
+}
+
 /// Why a full socket went to CLOSE and left no mini.
-///
-/// `buckets_full`: whether its namespace held as many minis as `tcp_max_tw_buckets` allows; `None` when that
-/// is not known.
-pub(super) fn of_full(
-    change: &StateChange,
-    by: By,
-    fin_wait2: FinWait2,
-    buckets_full: Option<bool>,
-) -> Option<End> {
+pub(super) fn of_full(change: &StateChange, by: By, fin_wait2: FinWait2) -> Option<End> {
     let by_application = matches!(by, By::Application | By::KernelThread);
     match change.sk_err {
         0 => {}
@@ -67,11 +72,11 @@ pub(super) fn of_full(
             Some(End::Reset)
         }
         State::Closing => of_closing(change, by_application),
-        State::FinWait2 => of_fin_wait2(change, by_application, fin_wait2, buckets_full),
+        State::FinWait2 => of_fin_wait2(change, by_application, fin_wait2),
         _ => None,
     }
     // With room left there was a mini: the record of its start was lost.
-    .filter(|&end| end != End::Overflow || buckets_full != Some(false))
+    .filter(|&end| end != End::Overflow || buckets_full(change) != Some(false))
 }
 
 /// CLOSING → CLOSE without a mini and without an error.
@@ -86,12 +91,7 @@ fn of_closing(change: &StateChange, by_application: bool) -> Option<End> {
 }
 
 /// FIN_WAIT2 → CLOSE without a mini and without an error.
-fn of_fin_wait2(
-    change: &StateChange,
-    by_application: bool,
-    fin_wait2: FinWait2,
-    buckets_full: Option<bool>,
-) -> Option<End> {
+fn of_fin_wait2(change: &StateChange, by_application: bool, fin_wait2: FinWait2) -> Option<End> {
     if !change.orphan {
         // The application holds it: either it closes with data unread, or the peer's FIN has come (tcp_fin())
         // and tcp_time_wait() could not make a mini.
@@ -116,7 +116,7 @@ fn of_fin_wait2(
     // FIN_WAIT2 and CLOSE in one go, after close(). Either the segment that acknowledged our FIN carried data
     // as well, which nobody can read any more (TCPAbortOnData, RST), or tcp_time_wait() could not make a mini.
     // Only the number of minis tells.
-    buckets_full.map(|full| if full { End::Overflow } else { End::Reset })
+    buckets_full(change).map(|full| if full { End::Overflow } else { End::Reset })
 }
 
 /// A mini's timer was taken off the wheel, and nothing of the same timer followed.

@@ -221,8 +221,8 @@ impl Tracker {
         let fin_wait2 = same.map_or_else(Default::default, |full| full.fin_wait2(change.at));
         // A mini that was not tracked for want of room is not a mini that was not made.
         let has_room = !self.minis.is_full();
-        end.end = ends::of_full(change, By::from(actor), fin_wait2, self.buckets.are_full(flow.netns))
-            .filter(|&end| has_room || end != End::Overflow);
+        end.end =
+            ends::of_full(change, By::from(actor), fin_wait2).filter(|&end| has_room || end != End::Overflow);
         end.owner = owner;
         out.push(Outcome::Transition(end));
     }

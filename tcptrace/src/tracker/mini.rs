@@ -63,7 +63,7 @@ impl Tracker {
             by: By::from(&actor),
             substate: timer.substate,
         };
-        self.set_cancel(slot, Some(cancel));
+        self.minis[slot].cancel = Some(cancel);
         if let Some(task) = actor.task()
             && self.connects.may_take(timer.at, task, &timer.flow)
         {
@@ -209,7 +209,7 @@ impl Tracker {
 
     /// The same mini, its timer set anew.
     fn rearm(&mut self, slot: Slot, timer: &MiniTimer, out: &mut Vec<Outcome>) {
-        self.set_cancel(slot, None);
+        self.minis[slot].cancel = None;
         self.settle(slot, out);
         let timeout = new_mini(timer).timeout_jiffies;
         if timer.substate == State::TimeWait {
@@ -315,34 +315,13 @@ impl Tracker {
             Some(full) => self.fulls[full].conn(),
             None => self.number_connection(Protocol::Tcp, mini.state),
         };
-        self.add_mini(Row::new(timer.mini, timer.flow, conn, mini))
-    }
-
-    pub(super) fn add_mini(&mut self, row: Row<Mini>) -> Option<Slot> {
-        let netns = row.flow().netns;
-        let slot = self.minis.insert(row)?;
-        self.buckets.add(netns);
-        Some(slot)
+        self.minis.insert(Row::new(timer.mini, timer.flow, conn, mini))
     }
 
     fn remove_mini(&mut self, slot: Slot) {
-        let mini = self.minis.remove(slot);
-        if mini.is_live() {
-            self.buckets.remove(mini.flow().netns);
-        }
+        self.minis.remove(slot);
         let Self { pending, minis, .. } = self;
         pending.trim(|waiting| is_settled(minis, waiting));
-    }
-
-    fn set_cancel(&mut self, slot: Slot, cancel: Option<Cancel>) {
-        let mini = &mut self.minis[slot];
-        let was_live = mini.is_live();
-        mini.cancel = cancel;
-        match (was_live, mini.is_live()) {
-            (true, false) => self.buckets.remove(mini.flow().netns),
-            (false, true) => self.buckets.add(mini.flow().netns),
-            _ => {}
-        }
     }
 }
 

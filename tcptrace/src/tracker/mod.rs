@@ -23,7 +23,6 @@
 //! | [`pending`] | minis that have ended and whose reason is not known yet |
 //! | [`ends`] | why a dwell ended |
 //! | [`actor`], [`owners`] | who did it, whose it is |
-//! | [`buckets`] | `tcp_max_tw_buckets` |
 //! | [`mptcp`] | which socket of an MPTCP connection speaks for which state |
 //! | [`reconcile`] | seeding from a dump, and repair after loss |
 //!
@@ -31,7 +30,6 @@
 //! [`Tracker::deadline`] and delivered by [`Tracker::expire`].
 
 mod actor;
-mod buckets;
 mod ends;
 mod full;
 mod mini;
@@ -53,7 +51,6 @@ use crate::net::{Flow, State};
 use crate::outcome::{ConnId, Open, Outcome, Owner, Transition};
 
 use self::actor::Actors;
-use self::buckets::Buckets;
 use self::owners::{OwnerRef, Owners};
 use self::pending::{Connects, Pending};
 use self::reconcile::Resync;
@@ -100,7 +97,6 @@ pub struct Tracker {
     actors: Actors,
     connects: Connects,
     pending: Pending,
-    buckets: Buckets,
     jiffies: Jiffies,
     resync: Resync,
     /// The latest moment seen. Records of several CPUs may come in slightly out of order; deadlines must not.
@@ -122,7 +118,6 @@ impl Tracker {
             actors: Actors::default(),
             connects: Connects::default(),
             pending: Pending::default(),
-            buckets: Buckets::default(),
             jiffies: Jiffies::default(),
             resync: Resync::default(),
             clock: 0,
@@ -137,18 +132,6 @@ impl Tracker {
     /// length.
     pub fn set_hz(&mut self, hz: Option<u32>) {
         self.jiffies.set_hz(hz);
-    }
-
-    /// Tells `tcp_max_tw_buckets` of a network namespace, of which every mini is traced (no filter in the
-    /// kernel hides any). It decides between [`End::Overflow`] and [`End::Reset`] for a connection that goes
-    /// from FIN_WAIT1 to CLOSE in one go; without it neither is claimed. `None`: not known any more.
-    ///
-    /// [`End::Overflow`]: crate::outcome::End::Overflow
-    /// [`End::Reset`]: crate::outcome::End::Reset
-    pub fn set_tw_buckets(&mut self, netns: u32, max: Option<u32>) {
-        let live =
-            || self.minis.iter().filter(|(_, mini)| mini.flow().netns == netns && mini.is_live()).count();
-        self.buckets.set(netns, max, live);
     }
 
     /// Takes the next event and appends what follows from it. What is due before it is expired first, so that

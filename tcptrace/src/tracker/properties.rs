@@ -111,6 +111,7 @@ fn change() -> impl Strategy<Value = Event> {
                 linger2_negative,
                 unread: Some(unread).filter(|&unread| unread > 0),
                 sk_err,
+                buckets_left: Some(unread).filter(|_| orphan),
             })
         },
     )
@@ -196,7 +197,6 @@ fn at(event: &Event, at: MonoNs) -> Event {
 fn run(acts: &[(u64, Act)], ticks: u64) -> (Tracker, Vec<Outcome>, MonoNs) {
     let mut tracker = Tracker::new(LIMITS);
     tracker.set_hz(Some(250));
-    tracker.set_tw_buckets(2, Some(1));
     let mut out = Vec::new();
     let mut now = 1_000_000_000;
     for (pause, act) in acts {

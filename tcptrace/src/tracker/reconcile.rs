@@ -217,7 +217,7 @@ impl Tracker {
         };
         let mut mini = seed_mini(socket, pass.number);
         mini.owner = full.and_then(|full| full.owner);
-        self.add_mini(Row::new(0, socket.flow, conn, mini));
+        self.minis.insert(Row::new(0, socket.flow, conn, mini));
     }
 
     /// A mini that the dump shows in another substate than it was seen in.

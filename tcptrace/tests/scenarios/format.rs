@@ -18,8 +18,6 @@ pub struct Scenario {
     pub title: String,
     #[serde(default = "default_hz")]
     pub hz: u32,
-    /// `tcp_max_tw_buckets` of namespace 1, where it is known.
-    pub tw_buckets: Option<u32>,
     pub full_sockets: Option<usize>,
     pub minis: Option<usize>,
     /// Flows by name, `LOCAL > REMOTE` with ` @NETNS` where it is not 1.
@@ -64,6 +62,8 @@ pub struct Step {
     pub unread: Option<u32>,
     #[serde(default)]
     pub err: u16,
+    /// Minis that `tcp_max_tw_buckets` still allows.
+    pub buckets_left: Option<u32>,
     #[serde(default)]
     pub protocol: Protocol,
     /// `start SUBSTATE`, `cancel SUBSTATE` or `expire`.
@@ -195,6 +195,7 @@ impl Scenario {
                 linger2_negative: step.linger2_negative,
                 unread: step.unread,
                 sk_err: step.err,
+                buckets_left: step.buckets_left,
             })));
         }
         if let Some(mini) = &step.mini {

@@ -15,6 +15,7 @@ pub mod man;
 pub mod output;
 pub mod record;
 pub mod report;
+pub mod serve;
 pub mod states;
 pub mod tracing;
 pub mod values;
@@ -35,6 +36,7 @@ pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
 pub use record::RecordArgs;
 pub use report::ReportArgs;
+pub use serve::ServeArgs;
 pub use states::StatesArgs;
 pub use tracing::{SourceArgs, TracingArgs};
 pub use watch::WatchArgs;
@@ -94,6 +96,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Count sockets by state, and by whose they are, at this moment
     States(StatesArgs),
+    /// Answer Prometheus: how long states last, who holds sockets in CLOSE_WAIT, who makes TIME_WAITs
+    Serve(ServeArgs),
     /// Record everything that comes in to a file, for report and watch --from
     Record(RecordArgs),
     /// Say what differs between two recordings: how long each state lasted, with confidence intervals

@@ -65,8 +65,8 @@ pub struct Engine {
     lost_since_inventory: bool,
     skipped: Vec<SkippedHook>,
     programs: Vec<Program>,
-    /// Dumps that the tracker was reconciled with: the first is the seeding.
-    inventories: u64,
+    /// Dumps that were begun because something had been lost.
+    resyncs: u64,
     notes: Vec<String>,
     /// Reused for every input, so that an event costs no allocation.
     outcomes: Vec<Outcome>,
@@ -88,7 +88,7 @@ impl Engine {
             lost_since_inventory: false,
             skipped: Vec::new(),
             programs: Vec::new(),
-            inventories: 0,
+            resyncs: 0,
             notes: Vec::new(),
             outcomes: Vec::with_capacity(16),
         }
@@ -131,13 +131,13 @@ impl Engine {
 
     /// A dump is about to be taken.
     pub fn inventory_begins(&mut self, now: MonoNs) {
+        self.resyncs += u64::from(self.lost_since_inventory);
         self.lost_since_inventory = false;
         self.tracker.begin_resync(now);
     }
 
     /// Reconciles the tracker with a dump: seeding, and mending after loss.
     pub fn inventory(&mut self, inventory: &Inventory, mut sink: impl FnMut(&Outcome)) {
-        self.inventories += 1;
         inventory.dump.notes.iter().for_each(|note| self.note(note.clone()));
         let owner_of = |socket: &crate::inventory::diag::DiagSocket| {
             let position = inventory.owners.binary_search_by_key(&socket.inode?, |&(inode, _)| inode);
@@ -199,7 +199,7 @@ impl Engine {
             ring_full: self.kernel_loss.ring_full,
             skipped_runs: self.kernel_loss.skipped_runs,
             table_full: self.tracker.table_full(),
-            resyncs: self.inventories.saturating_sub(1),
+            resyncs: self.resyncs,
         }
     }
 

@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod recording;
 pub mod replay;
 pub mod sandbox;
+pub mod serve;
 pub mod settings;
 pub mod snapshot;
 pub mod stacks;

@@ -59,6 +59,12 @@ pub trait Handler {
     /// Something was concluded, and the filter wants it.
     fn outcome(&mut self, _outcome: &Outcome) {}
 
+    /// Whether what is open shall be compared with a dump now. Some FIN_WAIT2 minis turn into TIME_WAIT without
+    /// any event: a view of what is open should follow a dump. Asked twice a second.
+    fn wants_dump(&mut self) -> bool {
+        false
+    }
+
     /// After each batch of events, when [`Options::wake`] is notified, and at least every [`Options::tick`].
     /// `Break` ends the trace.
     fn turn(&mut self, _engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
@@ -117,7 +123,7 @@ pub async fn run(
     handler.started(engine)?;
     let started = Instant::now();
     let deadline = options.duration.map(|duration| started + duration);
-    let mut dumping = Some(begin_dump(engine, options, &worker, handler)?);
+    let mut dumping = Some(begin_dump(engine, options, &worker, handler, true)?);
     let (mut loss_read, mut last_dump) = (started, started);
     let ended_by = loop {
         let now = Instant::now();
@@ -147,9 +153,12 @@ pub async fn run(
         if now - loss_read >= LOSS_EVERY {
             loss_read = now;
             read_loss(engine, &tracer, handler)?;
-            if engine.needs_resync() && dumping.is_none() && now - last_dump >= RESYNC_EVERY {
-                last_dump = now;
-                dumping = Some(begin_dump(engine, options, &worker, handler)?);
+            if dumping.is_none() && now - last_dump >= RESYNC_EVERY {
+                let holders = engine.needs_resync();
+                if holders || handler.wants_dump() {
+                    last_dump = now;
+                    dumping = Some(begin_dump(engine, options, &worker, handler, holders)?);
+                }
             }
         }
         if handler.turn(engine)?.is_break() {
@@ -219,18 +228,23 @@ fn begin_dump(
     options: &Options,
     worker: &Worker,
     handler: &mut impl Handler,
+    holders: bool,
 ) -> anyhow::Result<Dumping> {
     supply(engine, handler, &Input::InventoryBegins { at: clock::monotonic_ns() })?;
     let namespaces = options.namespaces.clone();
-    Ok(worker.ask(move || take_inventory(&namespaces)))
+    Ok(worker.ask(move || take_inventory(&namespaces, holders)))
 }
 
-/// Every socket of these namespaces (of all, where none is named) and one holder of each.
-fn take_inventory(wanted: &[u32]) -> anyhow::Result<Inventory> {
+/// Every socket of these namespaces (of all, where none is named) and, with `holders`, one holder of each: by far
+/// the dearer part, for it reads every descriptor of every process.
+fn take_inventory(wanted: &[u32], holders: bool) -> anyhow::Result<Inventory> {
     let found = namespaces::all()?.only(wanted);
     let mut dump = inventory::dump_these(&found.list, StateSet::ALL)?;
     dump.notes.extend(found.notes);
-    let mut owners: Vec<_> = owners::of_dump(&mut dump).into_iter().collect();
+    let mut owners = Vec::new();
+    if holders {
+        owners.extend(owners::of_dump(&mut dump));
+    }
     owners.sort_unstable_by_key(|&(inode, _)| inode);
     Ok(Inventory { dump, owners })
 }

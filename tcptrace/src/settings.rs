@@ -5,6 +5,7 @@ mod environment;
 mod filter;
 mod leaks;
 pub mod recorded;
+mod serve;
 mod system;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use environment::Environment;
 pub use leaks::{Leaks, Watching};
+pub use serve::Serve;
 pub use system::System;
 
 use crate::cli::{OutputArgs, ReportArgs, StatesArgs, TracingArgs, WatchArgs};

@@ -12,6 +12,7 @@ mod progress;
 pub mod record;
 pub mod report;
 pub mod schema;
+pub mod serve;
 mod source;
 pub mod states;
 mod stdout;
@@ -53,6 +54,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             Command::Watch(args) => watch::run(&args),
             Command::Leaks(args) => leaks::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::Serve(args) => serve::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::States(args) => states::run(&args),

@@ -9,7 +9,7 @@ pub mod compare;
 mod keyed;
 mod keys;
 pub mod survival;
-mod tally;
+pub(crate) mod tally;
 mod time_wait;
 
 use std::net::SocketAddr;
@@ -22,7 +22,8 @@ use crate::snapshot::{
 };
 
 use self::cells::Cells;
-use self::collection::{Collection, OpenAges, SLOTS, slot, slots};
+use self::collection::{Collection, OpenAges};
+pub(crate) use self::collection::{SLOTS, slot, slots};
 use self::keyed::Keyed;
 pub(crate) use self::keys::service_port;
 use self::tally::Tally;
@@ -162,7 +163,7 @@ const ONE_SEGMENT_NS: u64 = 1_000_000;
 /// came with the ACK of ours, so that `tcp_rcv_state_process()` went through FIN_WAIT2 straight on to TIME_WAIT
 /// and no `tcp_fin_timeout` ran. That is how most connections end; counted as orphaned they would hide those
 /// that were.
-fn passes_through(transition: &Transition) -> bool {
+pub(crate) fn passes_through(transition: &Transition) -> bool {
     transition.phase == Some(Phase::Orphaned)
         && transition.to == State::TimeWait
         && transition.timeout_jiffies.is_none()

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::sockets::read_eof;
+use crate::spawn;
 
 /// Set in the environment of a helper: its role.
 const ROLE: &str = "TCPTRACE_TEST_HELPER";
@@ -47,12 +48,9 @@ impl Helper {
     /// # Errors
     /// When it cannot be started.
     pub fn start(role: Role) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .env(ROLE, role.name())
-            .env(PARENT, std::process::id().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.env(ROLE, role.name()).env(PARENT, std::process::id().to_string());
+        let mut child = spawn::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let input = child.stdin.take().context("stdin")?;
         let output = BufReader::new(child.stdout.take().context("stdout")?);
         Ok(Self { child, input, output })

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod expect;
 pub mod helper;
 pub mod sockets;
+pub mod spawn;
 pub mod traced;
 pub mod trial;
 pub mod truth;

@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::spawn;
 
 /// One line of /proc/net/tcp or tcp6.
 #[derive(Clone, Debug)]
@@ -171,8 +173,10 @@ pub fn minis() -> Result<u64> {
 /// # Errors
 /// When it fails.
 pub fn ss(args: &[&str]) -> Result<Option<String>> {
-    let output = match Command::new("ss").args(["-H", "-tanoe"]).args(args).output() {
-        Ok(output) => output,
+    let mut command = Command::new("ss");
+    command.args(["-H", "-tanoe"]).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = match spawn::start(&mut command) {
+        Ok(child) => child.wait_with_output()?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };

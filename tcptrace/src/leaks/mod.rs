@@ -1,7 +1,9 @@
 //! Which processes keep sockets in CLOSE_WAIT, and what they have done wrong.
 //!
-//!     survey (sock_diag + /proc) ─► evidence ─► rules ─► leaks by process ─► growth, sites
-//!     recording, engine ──────────────┘
+//! ```text
+//! survey (sock_diag + /proc) ─► evidence ─► rules ─► leaks by process ─► growth, sites
+//! recording, engine ──────────────┘
+//! ```
 //!
 //! Everything but [`survey`] is pure: no clock, no /proc. A socket in CLOSE_WAIT is not a leak yet: the peer
 //! has closed and the application will follow. One that stays is: nothing in the kernel ends it.

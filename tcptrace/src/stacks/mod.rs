@@ -1,6 +1,8 @@
 //! The line of code: user stacks from BPF records to functions, files and lines (`--stacks`).
 //!
-//!     record ─► walk (registers, copied stack, .eh_frame) ─► capture ─► symbols, perf maps ─► stack ─► site
+//! ```text
+//! record ─► walk (registers, copied stack, .eh_frame) ─► capture ─► symbols, perf maps ─► stack ─► site
+//! ```
 //!
 //! The kernel side copies registers and the top of the user stack when an application is told end of file on a
 //! socket in CLOSE_WAIT, or calls connect(). [`Stacks`] does the rest; [`Worker`] does it on a thread of its

@@ -1,7 +1,9 @@
 //! `watch` on a terminal: the full screen.
 //!
-//!     engine ─► model (pure) ─► view ─► panes (pure) ─► terminal
-//!                 ▲   query ◄── state ◄── actions ◄── keys, mouse
+//! ```text
+//! engine ─► model (pure) ─► view ─► panes (pure) ─► terminal
+//!             ▲   query ◄── state ◄── actions ◄── keys, mouse
+//! ```
 //!
 //! Two threads. The collector's receives the events and, once a second and whenever another question is asked,
 //! makes a [`view::View`]; the screen's owns the terminal and draws what it was given. A terminal that does not

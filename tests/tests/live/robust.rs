@@ -17,6 +17,7 @@ use tests::binary;
 use tests::clock::{between, now_ns, sleep_ms, timed};
 use tests::expect::within;
 use tests::sockets::{Flavour, Meeting, read_eof};
+use tests::spawn;
 use tests::traced::Traced;
 use tests::trial::live;
 
@@ -75,12 +76,9 @@ fn sigterm(sandbox: &Sandbox) -> Result<()> {
 /// As `tcptrace watch --json | head -1` does.
 fn closed_pipe(sandbox: &Sandbox) -> Result<()> {
     let meeting = Meeting::new(Flavour::V4)?;
-    let mut child = Command::new(binary::path())
-        .args(["watch", "--json", "--netns", &sandbox.netns().to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let mut command = Command::new(binary::path());
+    command.args(["watch", "--json", "--netns", &sandbox.netns().to_string()]).stdin(Stdio::null());
+    let mut child = spawn::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let mut first = String::new();
     {
         let mut out = BufReader::new(child.stdout.take().context("stdout")?);
@@ -120,9 +118,11 @@ fn unprivileged(_: &Sandbox) -> Result<()> {
     let copy = dir.path().join("tcptrace");
     // By another process: a descriptor open for writing, inherited by some other trial's child, would make the
     // copy "busy".
-    ensure!(Command::new("cp").arg(binary::path()).arg(&copy).status()?.success());
+    ensure!(spawn::start(Command::new("cp").arg(binary::path()).arg(&copy))?.wait()?.success());
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-    let output = Command::new(&copy).args(["watch", "--json"]).uid(NOBODY).gid(NOBODY).output()?;
+    let mut command = Command::new(&copy);
+    command.args(["watch", "--json"]).uid(NOBODY).gid(NOBODY).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = spawn::start(&mut command)?.wait_with_output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1) && output.stdout.is_empty(), "{output:?}");
     ensure!(stderr.contains("CAP_BPF") && stderr.contains("hint:"), "{stderr}");

@@ -70,11 +70,17 @@ fn all_accounted_for(sandbox: &Sandbox) -> Result<()> {
         let phases = [None, Some("orphaned"), Some("half_closed")];
         let count = phases.into_iter().map(|phase| finished(state, phase)).sum::<Result<u64>>()?;
         let expected = sides * CONNECTIONS;
-        ensure!(count == expected, "{count} dwells in {state}, the kernel counts {expected}");
+        // Exactly, or what is missing is stated as loss.
+        let at_least = expected - run.skipped_runs().min(expected);
+        ensure!(
+            (at_least..=expected).contains(&count),
+            "{count} dwells in {state}, the kernel counts {expected}"
+        );
     }
 
     let time_wait = run.report("TIME_WAIT", None)?;
-    ensure!(time_wait["ends"]["expired"].as_u64() == Some(CONNECTIONS), "{time_wait}");
+    let expired = time_wait["ends"]["expired"].as_u64().unwrap_or(0);
+    ensure!((CONNECTIONS - run.skipped_runs()..=CONNECTIONS).contains(&expired), "{time_wait}");
     let wheel = timer_ns(60)?;
     // Histograms keep three significant digits.
     let wheel = wheel.start() - wheel.start() / 1000..=wheel.end() + wheel.end() / 1000;

@@ -1,7 +1,7 @@
 //! TIME_WAIT: to its natural end, and the ways in which it ends earlier or never begins.
 
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,6 +10,7 @@ use tcptrace::sandbox::Sandbox;
 use tests::clock::{Moment, between, now_ns, sleep_ms, timed, until};
 use tests::expect::{timer_ns, within};
 use tests::sockets::{Flavour, Meeting, Pair, read_eof};
+use tests::spawn;
 use tests::traced::{Traced, Transition};
 use tests::trial::live;
 use tests::truth::{self, Counters};
@@ -257,10 +258,11 @@ fn destroyed(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
     let (_, ends) = close_client_first(Meeting::new(Flavour::V4)?.pair()?)?;
     sleep_ms(100);
-    let (killed, output) = timed(|| {
-        Command::new("ss").args(["-K", "-tan", "state", "time-wait", "dst"]).arg(ends.1.to_string()).output()
-    });
-    ensure!(output?.status.success());
+    let began_ns = now_ns();
+    let mut command = Command::new("ss");
+    command.args(["-K", "-tan", "state", "time-wait", "dst"]).arg(ends.1.to_string()).stdout(Stdio::null());
+    ensure!(spawn::start(&mut command)?.wait()?.success());
+    let killed = Moment { after_ns: began_ns, before_ns: now_ns() };
     ensure!(truth::minis()? == 0, "the kernel kept the TIME_WAIT");
     let run = tracer.finish()?;
     let end = end_of(&run.transitions, ends)?;

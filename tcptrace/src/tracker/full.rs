@@ -64,7 +64,8 @@ impl Tracker {
         full.phase = phase_begun(change);
         self.learn(slot, change, actor);
         let full = &self.fulls[slot];
-        if mptcp::speaks_for(full.protocol, change.from) {
+        // No dwell ends here, so it is told by the socket that speaks for what begins.
+        if mptcp::speaks_for(full.protocol, change.to) {
             let mut begun = transition(change.at, full.conn(), *full.flow(), change.from, change.to);
             begun.to_phase = full.phase;
             begun.owner = self.owner(full.owner);

@@ -10,21 +10,21 @@
 //! FIN_WAIT2→CLOSE of a full socket  +  a mini on the same flow  =  FIN_WAIT2→TIME_WAIT
 //! ```
 //!
-//! Full sockets and minis stand in two tables ([`table`]), found by flow, full sockets by kernel address as well.
+//! Full sockets and minis stand in two tables (`table`), found by flow, full sockets by kernel address as well.
 //! An address identifies only what lives: both kinds of memory are reused at once. So everything that comes in is checked
 //! against what is known, and where it does not fit, an event was lost: the old dwell is then dropped, never
 //! ended with a wrong length.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`full`] | transitions of full sockets |
-//! | [`mini`] | start, cancel and expiry of a mini's timer |
-//! | [`silent`] | TIME_WAITs that begin without an event |
-//! | [`pending`] | minis that have ended and whose reason is not known yet |
-//! | [`ends`] | why a dwell ended |
-//! | [`actor`], [`owners`] | who did it, whose it is |
-//! | [`mptcp`] | which socket of an MPTCP connection speaks for which state |
-//! | [`reconcile`] | seeding from a dump, and repair after loss |
+//! | `full` | transitions of full sockets |
+//! | `mini` | start, cancel and expiry of a mini's timer |
+//! | `silent` | TIME_WAITs that begin without an event |
+//! | `pending` | minis that have ended and whose reason is not known yet |
+//! | `ends` | why a dwell ended |
+//! | `actor`, `owners` | who did it, whose it is |
+//! | `mptcp` | which socket of an MPTCP connection speaks for which state |
+//! | `reconcile` | seeding from a dump, and repair after loss |
 //!
 //! Pure: no clock, no I/O. Time arrives with the event, and what is due without one is asked for with
 //! [`Tracker::deadline`] and delivered by [`Tracker::expire`].
@@ -128,7 +128,7 @@ impl Tracker {
         }
     }
 
-    /// Tells HZ of the traced kernel. Without it a TIME_WAIT that begins in silence (see [`silent`]) has no
+    /// Tells HZ of the traced kernel. Without it a TIME_WAIT that begins in silence (see `silent`) has no
     /// length.
     pub fn set_hz(&mut self, hz: Option<u32>) {
         self.jiffies.set_hz(hz);
@@ -165,7 +165,7 @@ impl Tracker {
     /// Every connection and listener with the state that it is in now.
     ///
     /// A mini that was last seen in FIN_WAIT2 is given as such, though it may have gone into TIME_WAIT in
-    /// silence (see [`silent`]): reconcile with a dump first where that matters.
+    /// silence (see `silent`): reconcile with a dump first where that matters.
     pub fn open(&self) -> impl Iterator<Item = Open> {
         let fulls = self.fulls.iter().filter(|(_, full)| {
             full.successor == Successor::None && mptcp::speaks_for(full.protocol, full.state)

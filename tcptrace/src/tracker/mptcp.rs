@@ -7,7 +7,7 @@
 //! the subflows, which are what goes over the wire and rests in TIME_WAIT, for everything else.
 //!
 //! A dwell is reported, and a state counted as open, by the socket that speaks for it. A transition belongs to
-//! the state that it ends.
+//! the state that it ends; at a connection's beginning, where none ends, to the state that begins.
 
 use crate::event::Protocol;
 use crate::net::State;

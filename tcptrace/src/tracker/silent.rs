@@ -9,9 +9,12 @@
 //!
 //! Three things give it away:
 //! - the peer on the same host leaves LAST_ACK, because the mini has acknowledged its FIN: at once, exact;
-//! - a `sock_diag` dump shows substate and time left: to the jiffy;
-//! - the timer's last event carries both as well: to the jiffy, at the end. The outcome then comes late, with
-//!   the time at which it happened.
+//! - a `sock_diag` dump shows substate and time left;
+//! - the timer's last event carries both as well, at the end. The outcome then comes late, with the time at
+//!   which it happened.
+//!
+//! The last two reckon in jiffies and are up to one jiffy early, so that no TIME_WAIT comes out shorter than it
+//! was.
 
 use crate::event::MonoNs;
 use crate::net::Flow;

@@ -8,6 +8,7 @@ pub mod binary;
 pub mod clock;
 pub mod expect;
 pub mod helper;
+pub mod leaker;
 pub mod sockets;
 pub mod spawn;
 pub mod traced;

@@ -145,6 +145,14 @@ impl Run {
         Ok(())
     }
 
+    /// True when nothing at all was lost.
+    #[must_use]
+    pub fn is_lossless(&self) -> bool {
+        ["ring_full", "skipped_runs", "table_full"]
+            .iter()
+            .all(|&cause| self.summary.loss.get(cause) == Some(&0))
+    }
+
     /// Runs that the kernel skips because a program interrupted itself are mostly those of other timers of the
     /// host, and happen now and then: trials that count take them into account, the others need not.
     fn expect_no_loss(&self) -> Result<()> {
@@ -316,6 +324,13 @@ impl Traced {
         self.said.lock().unwrap().transitions.clone()
     }
 
+    /// The lines so far, as JSON; those that are none are left out.
+    #[must_use]
+    pub fn lines(&self) -> Vec<Value> {
+        let said = self.said.lock().unwrap();
+        said.lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Waits until `enough` of the transitions so far.
     ///
     /// # Errors
@@ -384,6 +399,14 @@ impl Traced {
         let run = self.collect(limit)?;
         run.expect_no_loss()?;
         Ok(run)
+    }
+
+    /// As [`Traced::ended`], where events may have been lost.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn ended_lossy(self, limit: Duration) -> Result<Run> {
+        self.collect(limit)
     }
 
     fn collect(mut self, limit: Duration) -> Result<Run> {

@@ -44,7 +44,9 @@ const EOF: Hook = Hook { program: "sock_recv_length", tracepoint: "sock_recv_len
 /// The same with the stack, for which `bpf_task_pt_regs` is needed (5.15).
 const EOF_STACK: Hook = Hook { program: "sock_recv_length_stack", tracepoint: "sock_recv_length" };
 /// The stack of a connect(). Runs after [`STATE`] on the same tracepoint.
-const CONNECT_STACK: Hook = Hook { program: "connect_stack", tracepoint: "inet_sock_set_state" };
+const CONNECT_STACK: Hook = Hook { program: CONNECT_STACK_NAME, tracepoint: "inet_sock_set_state" };
+/// It records no event.
+pub(super) const CONNECT_STACK_NAME: &str = "connect_stack";
 
 /// What is to be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 mod close_wait;
 mod demo;
 mod fin_wait2;
+mod leaks;
 mod namespaces;
 mod normal;
 mod robust;
@@ -30,6 +31,7 @@ fn main() -> anyhow::Result<()> {
         sockets_rare::trials(),
         robust::trials(),
         states::trials(),
+        leaks::trials(),
     ];
     trial::run(modules.into_iter().flatten().collect())
 }

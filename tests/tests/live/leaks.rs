@@ -1,0 +1,409 @@
+//! `leaks` against programs that know what they have leaked.
+
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+use serde_json::Value;
+use tcptrace::sandbox::Sandbox;
+use tcptrace::views::json::Time;
+use tests::binary;
+use tests::clock::{now_ns, sleep_ms, wait_until};
+use tests::leaker::{Expectation, Language, Leaker};
+use tests::traced::Traced;
+use tests::trial::live;
+
+/// Nobody: the uid of an ordinary user that exists everywhere.
+const NOBODY: u32 = 65_534;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        live("leaks_at_once_equal_what_the_programs_know", at_once),
+        live("leaks_of_a_trace_have_exact_ages_and_growth", traced),
+        live("leaks_name_the_code_in_c_node_and_rust", stacks),
+        live("leaks_exit_statuses_and_names_that_do_not_exist", statuses),
+        live("leaks_of_an_ordinary_user_are_their_own_and_say_so", as_ordinary_user),
+        live("leaks_are_not_impressed_by_hostile_names", hostile),
+        live("leaks_note_what_vanishes_while_watched", vanishing),
+        live("leaks_from_a_recording", recorded),
+    ]
+}
+
+/// What `tcptrace leaks` says at once: its lines, its standard error, its status.
+fn leaks(args: &[&str]) -> Result<(Vec<Value>, String, Option<i32>)> {
+    run(Command::new(binary::path()).arg("leaks").args(args))
+}
+
+fn run(command: &mut Command) -> Result<(Vec<Value>, String, Option<i32>)> {
+    let output = command.output()?;
+    let stderr = String::from_utf8(output.stderr)?;
+    let lines = String::from_utf8(output.stdout)?;
+    let lines = lines.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned()));
+    Ok((lines.collect::<Result<_>>()?, stderr, output.status.code()))
+}
+
+/// Three languages, two namespaces, every kind of leak; and sockets that are well or too young.
+fn at_once(sandbox: &Sandbox) -> Result<()> {
+    let other = Sandbox::new()?;
+    let mut expected = Expectation::default();
+    let mut programs = Vec::new();
+    for (namespace, language) in
+        [(sandbox, Language::C), (&other, Language::C), (sandbox, Language::Python), (&other, Language::Node)]
+    {
+        if !language.is_here() {
+            continue;
+        }
+        let mut program = namespace.enter(|| Leaker::start(language, &[]))??;
+        let kinds: &[&str] = match language {
+            Language::C => {
+                &["consumed 5", "unread 3", "data 2", "unaccepted 4", "forked 2", "flight 1", "consumed 1"]
+            }
+            Language::Python => &["consumed 4", "unread 2", "data 3", "unaccepted 1"],
+            Language::Node => &["consumed 3", "unread 4", "data 1"],
+        };
+        for command in kinds {
+            expected.add(namespace.netns(), &program.leak(command)?);
+        }
+        programs.push((language, program));
+    }
+    ensure!(!programs.is_empty(), "nothing to test with");
+    // Older than the limit, by what the kernel alone can say; then some that are not, and some that are well.
+    sleep_ms(5100);
+    for (language, program) in &mut programs {
+        program.leak("consumed 2")?;
+        if *language == Language::C {
+            program.tell("open 3")?;
+        }
+    }
+    let netns = format!("{},{}", sandbox.netns(), other.netns());
+    let (lines, stderr, status) = leaks(&["--json", "--min-age", "5s", "--netns", &netns])?;
+    ensure!(status == Some(0) && stderr.is_empty(), "{stderr}");
+    expected.check(&lines)?;
+    let total = lines.last().context("no line")?;
+    ensure!(total["young"].as_u64() == Some(2 * programs.len() as u64), "{total}");
+    for leak in lines.iter().filter(|line| line["type"] == "leak") {
+        ensure!(leak["growth_per_min"].is_null() && leak["oldest_is_lower_bound"] == true, "{leak}");
+        ensure!(leak["oldest_ns"].as_u64() >= Some(5_000_000_000), "{leak}");
+    }
+    Ok(())
+}
+
+/// Ages lie between the brackets of those who know them; arrivals and departures add up to the growth.
+fn traced(sandbox: &Sandbox) -> Result<()> {
+    let netns = sandbox.netns().to_string();
+    let mut program = Leaker::start(Language::C, &[])?;
+    let older = program.leak("consumed 4")?;
+    sleep_ms(1200);
+    let tracer = Traced::start(&[
+        "leaks",
+        "--json",
+        "--netns",
+        &netns,
+        "--min-age",
+        "1s",
+        "--follow",
+        "--interval",
+        "1s",
+    ])?;
+    wait_until("the first report", Duration::from_secs(30), || {
+        tracer.lines().iter().any(|line| line["type"] == "leak_total")
+    })?;
+    sleep_ms(300);
+    let mut expected = Expectation::default();
+    let mut newer = Vec::new();
+    for _ in 0..4 {
+        newer.push(program.leak("consumed 3")?);
+        newer.push(program.leak("unread 1")?);
+        sleep_ms(700);
+    }
+    newer.push(program.leak("forked 1")?);
+    program.tell("close 2")?;
+    sleep_ms(1500);
+    let young = program.leak("data 2")?;
+    let stopping = now_ns();
+    let run = tracer.finish_lossy()?;
+    let ended = now_ns();
+    for truth in newer.iter().chain([&older]) {
+        expected.add(sandbox.netns(), truth);
+    }
+    older.sockets[..2].iter().for_each(|socket| expected.remove(socket.local, socket.remote));
+    // The last report stands behind the others.
+    let totals: Vec<_> = positions(&run.lines, "leak_total");
+    let last = &run.lines[totals[totals.len() - 2] + 1..];
+    expected.check(last)?;
+    let leak = of_pid(last, program.pid())?;
+    for truth in &newer {
+        for socket in &truth.sockets {
+            let line = connection(leak, socket.local, socket.remote)?;
+            let age = line["age_ns"].as_u64().context("age")?;
+            // The last look was taken after it was told to stop.
+            let possible = stopping - truth.before_ns..=ended - truth.after_ns;
+            // What was lost on a busy machine makes a lower bound.
+            let is_exact = line["age_is_lower_bound"] == false || !run.is_lossless();
+            ensure!(is_exact && possible.contains(&age), "{line} not in {possible:?}");
+        }
+    }
+    let old = connection(leak, older.sockets[3].local, older.sockets[3].remote)?;
+    ensure!(old["age_is_lower_bound"] == true && old["age_ns"].as_u64() > Some(2_500_000_000), "{old}");
+    ensure!(last.iter().all(|line| !line.to_string().contains(&young.sockets[0].remote.to_string())));
+    // 17 came and stayed, 2 went: per minute of what there was of them between the first look and the last.
+    let watched = seconds_between(&run.lines[totals[0]], last.last().context("no line")?)?;
+    let growth = leak["growth_per_min"].as_f64().context("no growth")?;
+    let expected = 17.0 * 60.0 / (watched - 1.0) - 2.0 * 60.0 / watched;
+    ensure!((growth - expected).abs() < 0.01 || !run.is_lossless(), "{growth} a minute, expected {expected}");
+    let fds = &leak["fds"];
+    let left = fds["limit"].as_f64().context("limit")? - fds["open"].as_f64().context("open")?;
+    let exhausted = fds["exhausted_in_s"].as_f64().context("exhausted_in_s")?;
+    ensure!((exhausted - left / growth * 60.0).abs() <= 1.0, "{fds}");
+    Ok(())
+}
+
+fn seconds_between(first: &Value, last: &Value) -> Result<f64> {
+    let at = |line: &Value| {
+        let time: Time = serde_json::from_value(line["time"].clone()).with_context(|| line.to_string())?;
+        Ok::<_, anyhow::Error>(time.0.as_nanosecond())
+    };
+    Ok((at(last)? - at(first)?) as f64 / 1e9)
+}
+
+fn positions(lines: &[Value], kind: &str) -> Vec<usize> {
+    (0..lines.len()).filter(|&at| lines[at]["type"] == kind).collect()
+}
+
+fn of_pid(lines: &[Value], pid: u32) -> Result<&Value> {
+    let of = |line: &&Value| line["type"] == "leak" && line["process"]["pid"] == pid;
+    lines.iter().find(of).with_context(|| format!("no leak of {pid} in {lines:#?}"))
+}
+
+fn connection(leak: &Value, local: SocketAddr, remote: SocketAddr) -> Result<&Value> {
+    let all = leak["connections"].as_array().context("connections")?;
+    let is_it = |line: &&Value| line["local"] == local.to_string() && line["remote"] == remote.to_string();
+    all.iter().find(is_it).with_context(|| format!("no {remote} in {leak}"))
+}
+
+/// The function and the line that were told EOF.
+fn stacks(sandbox: &Sandbox) -> Result<()> {
+    let netns = sandbox.netns().to_string();
+    let mut programs = Vec::new();
+    for language in [Language::C, Language::Node] {
+        if language.is_here() {
+            programs.push((language, Leaker::start(language, &[])?));
+        }
+    }
+    let tracer = Traced::start(&[
+        "leaks",
+        "--json",
+        "--netns",
+        &netns,
+        "--min-age",
+        "500ms",
+        "--stacks",
+        "--follow",
+        "--interval",
+        "1s",
+    ])?;
+    wait_until("the first report", Duration::from_secs(30), || {
+        tracer.lines().iter().any(|line| line["type"] == "leak_total")
+    })?;
+    for (_, program) in &mut programs {
+        program.leak("consumed 3")?;
+        program.leak("unread 2")?;
+    }
+    sleep_ms(1500);
+    let run = tracer.finish_lossy()?;
+    for (language, program) in &programs {
+        let at = run.lines.iter().rposition(|line| line["process"]["pid"] == program.pid());
+        let leak = &run.lines[at.context("not reported")?];
+        let sites = leak["sites"].as_array().context("sites")?;
+        let named: Vec<_> = sites
+            .iter()
+            .filter(|site| match language {
+                Language::C => site["frames"][0].as_str().is_some_and(|frame| {
+                    let line = language.eof_line().unwrap_or(0);
+                    frame.starts_with("read_to_the_end_and_forget at ")
+                        && frame.ends_with(&format!("leaker.c:{line}"))
+                }),
+                _ => site["frames"].to_string().contains("toldEof") || site["note"].is_string(),
+            })
+            .filter_map(|site| site["sockets"].as_u64())
+            .collect();
+        ensure!(named.iter().sum::<u64>() == 3, "{language:?}: {sites:#?}");
+    }
+    // The demonstration is this project's own Rust.
+    let demo =
+        ["demo", "--rate", "200", "leaks", "--json", "--duration", "6s", "--min-age", "1s", "--stacks"];
+    let run = Traced::start(&demo)?.ended_lossy(Duration::from_secs(60))?;
+    let leaky = run.lines.iter().find(|line| line["process"]["comm"] == "demo-leaky").context("no leak")?;
+    let frame = leaky["sites"][0]["frames"][0].as_str().context("no frame")?;
+    ensure!(frame.contains("echo_and_forget_to_close at workload/leaky.rs:"), "{frame}");
+    for kind in ["eof_consumed", "eof_unread", "data_unread"] {
+        ensure!(leaky["kinds"][kind].as_u64() > Some(0), "{leaky}");
+    }
+    ensure!(leaky["shared_with"].as_array().is_some_and(|with| with.len() == 1), "{leaky}");
+    Ok(())
+}
+
+fn statuses(sandbox: &Sandbox) -> Result<()> {
+    let netns = sandbox.netns().to_string();
+    let clean = ["--json", "--fail-on-leak", "--min-age", "0s", "--netns", &netns];
+    let (lines, _, status) = leaks(&clean)?;
+    ensure!(status == Some(0) && lines.len() == 1 && lines[0]["sockets"] == 0, "{status:?} {lines:?}");
+    let text = Command::new(binary::path()).args(["leaks", "--netns", &netns]).output()?;
+    ensure!(text.stdout.starts_with(b"No leak"), "{}", String::from_utf8_lossy(&text.stdout));
+
+    let mut program = Leaker::start(Language::C, &[])?;
+    program.leak("consumed 1")?;
+    let (lines, _, status) = leaks(&clean)?;
+    ensure!(status == Some(3) && lines[0]["type"] == "leak", "{status:?} {lines:?}");
+    let (_, _, status) = leaks(&["--json", "--netns", &netns, "--min-age", "0s"])?;
+    ensure!(status == Some(0), "a leak is no failure unless asked: {status:?}");
+    for (filter, sockets) in [
+        (["--pid", &program.pid().to_string()], 1),
+        (["--pid", &std::process::id().to_string()], 0),
+        (["--comm", "leaker*"], 1),
+        (["--comm", "nginx"], 0),
+        (["--port", "1"], 0),
+        (["--addr", "10.0.0.0/8"], 0),
+        (["--addr", "127.0.0.0/8"], 1),
+    ] {
+        let (lines, _, _) = leaks(&[&clean[..], &filter].concat())?;
+        ensure!(lines.last().is_some_and(|total| total["sockets"] == sockets), "{filter:?}: {lines:?}");
+    }
+    for (args, named) in [
+        (["--pid", "4194303"], "4194303"),
+        (["--netns", "no-such-namespace"], "no-such-namespace"),
+        (["--container", "ffffffffffff"], "ffffffffffff"),
+        (["--state", "TIME_WAIT"], "TIME_WAIT"),
+    ] {
+        let (_, stderr, status) = leaks(&args)?;
+        ensure!(status == Some(2) && stderr.contains(named), "{args:?}: {status:?} {stderr}");
+    }
+    Ok(())
+}
+
+/// Without privileges: own processes in full, of others that there is something that cannot be seen.
+fn as_ordinary_user(sandbox: &Sandbox) -> Result<()> {
+    // The binary may lie where only root can go.
+    let directory = tempfile::tempdir()?;
+    let program = directory.path().join("tcptrace");
+    std::fs::copy(binary::path(), &program)?;
+    open_to_all(directory.path())?;
+    let mut expected = Expectation::default();
+    let mut own = Leaker::start_as(Language::Python, NOBODY)?;
+    for command in ["consumed 2", "unread 1", "unaccepted 1"] {
+        expected.add(sandbox.netns(), &own.leak(command)?);
+    }
+    let mut foreign = Leaker::start(Language::C, &[])?;
+    foreign.leak("consumed 2")?;
+    let (lines, stderr, status) = run(Command::new(&program)
+        .args(["leaks", "--json", "--min-age", "0s"])
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY))?;
+    ensure!(status == Some(0), "{status:?} {stderr}");
+    let leak = of_pid(&lines, own.pid())?;
+    ensure!(leak["sockets"] == 4 && leak["eof"]["consumed"] == 2 && leak["not_accepted"] == 1, "{leak}");
+    let unseen = lines.iter().find(|line| line["kinds"]["unseen"] == 2 && line["process"].is_null());
+    ensure!(unseen.is_some(), "{lines:#?}");
+    let notes = lines.last().context("no line")?["notes"].to_string();
+    ensure!(notes.contains("descriptors of") && notes.contains("CAP_SYS_PTRACE"), "{notes}");
+    Ok(())
+}
+
+fn open_to_all(directory: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    Ok(std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// A task name and a command line that would clear the screen, forge a line, and are no UTF-8.
+fn hostile(sandbox: &Sandbox) -> Result<()> {
+    if !Language::Python.is_here() {
+        return Ok(());
+    }
+    let netns = sandbox.netns().to_string();
+    let argument = "\u{1b}[2J\u{1b}]0;title\u{7}\n\u{202e}\"}{";
+    let mut program = Leaker::start(Language::Python, &["--name", "1b5b324a0aff225c7d", argument])?;
+    program.leak("consumed 2")?;
+    let of = |args: &[&str]| {
+        let common = ["leaks", "--min-age", "0s", "--netns", &netns, "--color", "never"];
+        Command::new(binary::path()).args(common).args(args).output()
+    };
+    for args in [&[][..], &["--json"], &["--duration", "1s"], &["--duration", "1s", "--json"]] {
+        let output = of(args)?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success() && text.contains("x1b[2J"), "{args:?}: {text}");
+        let is_harmful = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        ensure!(!text.contains(is_harmful), "{args:?}: {text:?}");
+        if args.contains(&"--json") {
+            let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+            let leak = of_pid(&lines, program.pid())?;
+            ensure!(leak["process"]["comm"] == "\\x1b[2J\\x0a\\xff\"\\\\}", "{leak}");
+        }
+    }
+    Ok(())
+}
+
+/// What was there at the start and is not at the end.
+fn vanishing(_: &Sandbox) -> Result<()> {
+    let gone = Sandbox::new()?;
+    let mut program = gone.enter(|| Leaker::start(Language::C, &[]))??;
+    program.leak("consumed 1")?;
+    let pid = program.pid().to_string();
+    let netns = gone.netns().to_string();
+    let args = [
+        "leaks",
+        "--json",
+        "--min-age",
+        "0s",
+        "--netns",
+        &netns,
+        "--pid",
+        &pid,
+        "--follow",
+        "--interval",
+        "1s",
+    ];
+    let tracer = Traced::start(&args)?;
+    wait_until("the leak", Duration::from_secs(30), || {
+        tracer.lines().iter().any(|line| line["type"] == "leak")
+    })?;
+    drop(program);
+    drop(gone);
+    wait_until("the end of the leak", Duration::from_secs(30), || {
+        tracer.lines().last().is_some_and(|line| line["type"] == "leak_total" && line["sockets"] == 0)
+    })?;
+    tracer.signal(Signal::TERM)?;
+    let run = tracer.ended_lossy(Duration::from_secs(20))?;
+    let total = run.lines.last().context("no line")?;
+    let notes = total["notes"].to_string();
+    ensure!(notes.contains(&format!("process {pid} is no longer there")), "{notes}");
+    ensure!(notes.contains(&format!("network namespace {netns} is no longer there")), "{notes}");
+    Ok(())
+}
+
+/// The same leaks from a recording, with what a recording can know.
+fn recorded(sandbox: &Sandbox) -> Result<()> {
+    let netns = sandbox.netns().to_string();
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("leaks.jsonl.zst");
+    let file = file.to_str().context("path")?;
+    let mut program = Leaker::start(Language::C, &[])?;
+    program.leak("consumed 2")?;
+    sleep_ms(1100);
+    let mut recorder =
+        Command::new(binary::path()).args(["record", "-o", file, "--netns", &netns, "-d", "4s"]).spawn()?;
+    sleep_ms(2500);
+    program.leak("unread 3")?;
+    ensure!(recorder.wait()?.success());
+    let (lines, _, status) = leaks(&["--json", "--from", file, "--min-age", "500ms", "--fail-on-leak"])?;
+    ensure!(status == Some(3), "{status:?} {lines:#?}");
+    let leak = of_pid(&lines, program.pid())?;
+    ensure!(leak["sockets"] == 5 && leak["process"]["comm"].as_str().is_some(), "{leak}");
+    ensure!(leak["eof"]["consumed"] == 2 && leak["eof"]["unknown"] == 3, "{leak}");
+    ensure!(leak["fds"].is_null(), "a recording knows nothing of descriptors: {leak}");
+    Ok(())
+}

@@ -234,10 +234,18 @@ impl Traced {
     pub fn report(sandbox: &Sandbox, args: &[&str]) -> Result<Self> {
         let netns = sandbox.netns().to_string();
         let traced = Self::start(&[&["report", "--json", "--netns", &netns], args].concat())?;
-        match wait_until("attached programs", AT_ONCE, || traced.attached() >= REQUIRED_HOOKS) {
+        match traced.wait_until_attached() {
             Ok(()) => Ok(traced),
             Err(error) => Err(error.context(traced.last_words())),
         }
+    }
+
+    /// Waits until its programs are attached: for a run whose output would not show the probe.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn wait_until_attached(&self) -> Result<()> {
+        wait_until("attached programs", AT_ONCE, || self.attached() >= REQUIRED_HOOKS)
     }
 
     /// BPF links that the process holds.

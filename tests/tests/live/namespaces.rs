@@ -73,8 +73,8 @@ fn filtered(sandbox: &Sandbox) -> Result<()> {
     let by_netns = Traced::start(&["watch", "--json", "--netns", &pid])?;
     by_netns.wait_until_it_sees(1)?;
     let by_pid = Traced::start(&["watch", "--json", "--netns", &pid, "--pid", &pid])?;
-    // Its probe would be this process's: wait as long as the other one took, and more.
-    sleep_ms(2000);
+    // Its probe would be this process's, not the helper's.
+    by_pid.wait_until_attached()?;
 
     drop(Meeting::new(Flavour::V4)?.pair()?);
     drop(std::net::TcpStream::connect(("127.0.0.1", port))?);

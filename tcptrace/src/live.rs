@@ -165,17 +165,29 @@ pub async fn run(
             break EndedBy::Handler;
         }
     };
-    finish(engine, &mut tracer, handler, dumping).await?;
+    let dump = match dumping {
+        Some(dump) => dump,
+        None => begin_dump(engine, options, &worker, handler, false)?,
+    };
+    finish(engine, &mut tracer, handler, dump).await?;
     Ok(ended_by)
 }
 
 /// Feeds what still waits in the ring, and reads the loss a last time.
+///
+/// A last dump comes before: it shows the TIME_WAITs that began in silence, which would be given as open
+/// FIN_WAIT2s otherwise (see [`crate::tracker`]).
 async fn finish(
     engine: &mut Engine,
     tracer: &mut Tracer,
     handler: &mut impl Handler,
-    dumping: Option<Dumping>,
+    dump: Dumping,
 ) -> anyhow::Result<()> {
+    let patience = Instant::now() + LAST_DUMP_PATIENCE;
+    while !dump.is_ready() && Instant::now() < patience {
+        let batch = tracer.next_batch(LAST_DUMP_POLL, |event| feed(engine, handler, &event));
+        batch.await.context("cannot read the ring buffer")?;
+    }
     let end = clock::monotonic_ns();
     // Bounded: events after the end are read, too, while others keep writing.
     for _ in 0..MAX_FINAL_BATCHES {
@@ -188,8 +200,10 @@ async fn finish(
             break;
         }
     }
-    if let Some(dump) = dumping {
+    if dump.is_ready() {
         finish_dump(engine, handler, dump).await?;
+    } else {
+        engine.note("the last look at the open sockets took too long and was given up".to_owned());
     }
     while tracer.drain_stacks(|stack| handler.stack(&stack)) {}
     read_loss(engine, tracer, handler)?;
@@ -208,6 +222,10 @@ fn tell_programs(engine: &mut Engine, tracer: &Tracer) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long the end of a trace waits for the last dump: a million sockets take half a second.
+const LAST_DUMP_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it looks whether the dump has come.
+const LAST_DUMP_POLL: Duration = Duration::from_millis(5);
 /// Batches read at most after the end: far more than a full ring holds.
 const MAX_FINAL_BATCHES: usize = 1 << 12;
 

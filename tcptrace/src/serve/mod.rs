@@ -1,8 +1,10 @@
 //! The Prometheus exporter.
 //!
+//! ```text
 //!     tracer thread: outcomes ─► aggregate ──┐        HTTP thread: connections ─► routes ─► office
 //!                    desk ◄── questions ─────┼──────────────────────────────────────────────┘
 //!     inventory thread: holders, names ──────┘        view ─► families ─► text · OpenMetrics · protobuf
+//! ```
 //!
 //! Three threads, because their duties exclude each other: the tracer must not wait, the inventory needs
 //! privileges and takes its time, and HTTP talks to strangers and therefore has no privileges at all. What they

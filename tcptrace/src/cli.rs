@@ -15,6 +15,7 @@ pub mod man;
 pub mod output;
 pub mod record;
 pub mod report;
+pub mod run;
 pub mod serve;
 pub mod states;
 pub mod tracing;
@@ -36,6 +37,7 @@ pub use man::ManArgs;
 pub use output::{ColorChoice, OutputArgs};
 pub use record::RecordArgs;
 pub use report::ReportArgs;
+pub use run::RunArgs;
 pub use serve::ServeArgs;
 pub use states::StatesArgs;
 pub use tracing::{SourceArgs, TracingArgs};
@@ -52,7 +54,7 @@ const STYLES: Styles = Styles::styled()
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  done; also after Ctrl-C and SIGTERM, with the summary printed
+  0  done; also after Ctrl-C and SIGTERM, with the summary printed; `run` gives the command's own
   1  failed; the reason stands on standard error
   2  the command line was wrong
   3  --fail-on-leak, and there was a leak
@@ -104,6 +106,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Change a sysctl for a while, measure what it did, and put it back
     Experiment(ExperimentArgs),
+    /// Trace one command and what it starts: its leaks, and how its sockets spent their time
+    Run(RunArgs),
     /// Watch traffic made for the purpose: a leak, TIME_WAITs, orphans, in a private network namespace
     Demo(DemoArgs),
     /// Print a completion script for a shell

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::Pid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -85,6 +86,8 @@ pub struct Options {
     pub tick: Duration,
     /// Asks for a call of [`Handler::turn`] at once: a key was pressed, a client waits.
     pub wake: Arc<Notify>,
+    /// SIGINT, SIGTERM and SIGHUP go to this process instead of ending the trace.
+    pub forward_signals_to: Option<Pid>,
 }
 
 /// Why a trace ended.
@@ -135,7 +138,11 @@ pub async fn run(
         let wait = deadline.map_or(options.tick, |deadline| options.tick.min(deadline - now));
         let batch = tokio::select! {
             biased;
-            () = signals.any() => break EndedBy::Signal,
+            signal = signals.any() => {
+                let Some(process) = options.forward_signals_to else { break EndedBy::Signal };
+                pass_on(signal, process);
+                tracer.next_batch(Duration::ZERO, |event| feed(engine, handler, &event)).await
+            }
             () = options.wake.notified() => tracer.next_batch(Duration::ZERO, |event| feed(engine, handler, &event)).await,
             batch = tracer.next_batch(wait, |event| feed(engine, handler, &event)) => batch,
         };
@@ -306,11 +313,25 @@ impl Signals {
         })
     }
 
-    async fn any(&mut self) {
+    async fn any(&mut self) -> rustix::process::Signal {
+        use rustix::process::Signal;
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.hangup.recv() => Signal::HUP,
+        }
+    }
+}
+
+/// A terminal sends SIGINT and SIGHUP to its whole foreground process group: the process has them already.
+fn pass_on(signal: rustix::process::Signal, process: Pid) {
+    let has_terminal = std::fs::File::open("/dev/tty").is_ok();
+    if signal == rustix::process::Signal::TERM || !has_terminal {
+        // It may have ended meanwhile; or it has become another user's, which takes CAP_KILL.
+        if let Err(error) = rustix::process::kill_process(process, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            eprintln!("tcptrace: warning: cannot pass a signal on to the command: {error}");
         }
     }
 }

@@ -29,6 +29,9 @@ pub enum Command {
     /// Becomes a program that ends with its parent.
     #[command(name = "__exec")]
     Exec(ExecArgs),
+    /// Stops, and becomes a program when it is continued.
+    #[command(name = "__gate")]
+    Gate(ExecArgs),
 }
 
 /// Options of `__sandbox`: a private network namespace with traffic, for as long as the parent lives.

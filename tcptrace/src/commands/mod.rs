@@ -11,6 +11,7 @@ pub mod man;
 mod progress;
 pub mod record;
 pub mod report;
+pub mod run;
 pub mod schema;
 pub mod serve;
 mod source;
@@ -35,6 +36,8 @@ pub enum Exit {
     Leak,
     /// Events were lost, and `--fail-on-loss` was given.
     Loss,
+    /// The command that was run ended so.
+    Status(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -43,6 +46,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Leak => 3,
             Exit::Loss => 4,
+            Exit::Status(status) => status,
         })
     }
 }
@@ -59,6 +63,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             Command::Compare(args) => compare::run(&args),
             Command::States(args) => states::run(&args),
             Command::Experiment(args) => experiment::run(&args),
+            Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
@@ -68,6 +73,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             hidden::Command::Sandbox(args) => demo::run_sandbox(&args),
             hidden::Command::Workload(args) => demo::run_workload(&args),
             hidden::Command::Exec(args) => demo::run_exec(&args),
+            hidden::Command::Gate(args) => run::pass(&args),
         },
     }
 }

@@ -83,6 +83,7 @@ pub fn options(filter: &Filter, wanted: StateSet, tracing: &Tracing) -> live::Op
         duration: tracing.duration,
         tick: live::PROMPT_TICK,
         wake: Arc::default(),
+        forward_signals_to: None,
     }
 }
 

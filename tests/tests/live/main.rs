@@ -9,6 +9,7 @@ mod leaks;
 mod namespaces;
 mod normal;
 mod robust;
+mod run;
 mod scale;
 mod seeding;
 mod sockets_rare;
@@ -30,6 +31,7 @@ fn main() -> anyhow::Result<()> {
         namespaces::trials(),
         sockets_rare::trials(),
         robust::trials(),
+        run::trials(),
         states::trials(),
         leaks::trials(),
     ];

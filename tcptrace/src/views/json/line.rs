@@ -261,3 +261,37 @@ pub struct TimeWaitMaker {
     /// How many more it may be: 0 when the count is exact.
     pub undercount: u64,
 }
+
+/// A command that was traced from its start to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Run {
+    /// Program and arguments; control characters escaped.
+    pub command: Vec<String>,
+    /// Its exit status; `null` when a signal killed it.
+    pub status: Option<i32>,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// Sockets that it left in CLOSE_WAIT.
+    pub leaks: Vec<RunLeak>,
+    /// What counts as its own, and what could not be seen.
+    pub notes: Vec<String>,
+}
+
+/// A socket that a command left in CLOSE_WAIT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunLeak {
+    /// Number of the connection, unique in a run.
+    pub conn: ConnId,
+    /// Network namespace (inode number).
+    pub netns: u32,
+    /// Local end.
+    pub local: SocketAddr,
+    /// Remote end.
+    pub remote: SocketAddr,
+    /// Whose.
+    pub process: Option<ProcessRef>,
+    /// Time in CLOSE_WAIT, nanoseconds; `null` where its beginning was not seen.
+    pub age_ns: Option<u64>,
+    /// A process that outlived the command holds it; otherwise it was closed only as its process ended.
+    pub still_open: bool,
+}

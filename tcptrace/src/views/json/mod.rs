@@ -20,8 +20,8 @@ pub use leak::{
     write_leaks,
 };
 pub use line::{
-    Bpf, Check, ConnectFailed, Effect, OwnerRef, ProcessRef, States, StatesBy, Summary, Time, TimeWaitMaker,
-    Transition, Verdict, Whose,
+    Bpf, Check, ConnectFailed, Effect, OwnerRef, ProcessRef, Run, RunLeak, States, StatesBy, Summary, Time,
+    TimeWaitMaker, Transition, Verdict, Whose,
 };
 pub use outcomes::Outcomes;
 pub use report::{Ages, BeganBefore, Expected, Finished, FullSocketPart, StateReport, SurvivalPercentiles};
@@ -46,6 +46,8 @@ pub enum Line {
     Effect(Effect),
     /// A finding of `doctor`.
     Check(Check),
+    /// A command that was traced.
+    Run(Run),
     /// The end of a trace.
     Summary(Summary),
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
-use tcptrace::sandbox::Sandbox;
 use tests::trial::live;
 use tests::{binary, spawn};
 

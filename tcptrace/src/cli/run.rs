@@ -17,9 +17,9 @@ Examples:
   tcptrace run --report run.json --json -- make test
   tcptrace run --private-net -- ./server-test      in a network namespace of its own
 
-The command's input and output pass through, and so do SIGINT, SIGTERM, SIGHUP and its exit status (128 + the
-signal that killed it). A socket counts as leaked when it was still in CLOSE_WAIT at the end, or was closed only
-as its process ended (within 50 ms).")]
+The command's input and output pass through, and so do SIGINT, SIGTERM, SIGHUP and its exit status
+(128 + the signal that killed it). A socket counts as leaked when it was still in CLOSE_WAIT at the
+end, or was closed only as its process ended (within 50 ms).")]
 pub struct RunArgs {
     /// Exit with status 3 when a socket was leaked.
     #[arg(long)]

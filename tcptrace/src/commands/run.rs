@@ -143,7 +143,8 @@ impl Handler for Course {
         let long_enough = transition.dwell.is_some_and(|dwell| dwell.ns >= self.min_age_ns);
         // Only somebody who closed it can have leaked it until then.
         let is_closed = transition.owner.is_some_and(|owner| owner.evidence == Evidence::Close);
-        if transition.from == State::CloseWait && long_enough && is_closed && transition.end.is_none() {
+        // With data unread it ends by RST (`tcp_close()`), which is no less a leak.
+        if transition.from == State::CloseWait && long_enough && is_closed {
             let leaked = Leaked {
                 conn: transition.conn,
                 flow: transition.flow,

@@ -6,6 +6,7 @@ mod close_wait;
 mod demo;
 mod fin_wait2;
 mod leaks;
+mod leaks_scale;
 mod namespaces;
 mod normal;
 mod robust;
@@ -34,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         run::trials(),
         states::trials(),
         leaks::trials(),
+        leaks_scale::trials(),
     ];
     trial::run(modules.into_iter().flatten().collect())
 }

@@ -44,7 +44,8 @@ pub struct DiagSocket {
     /// cgroup v2 id of the socket's creator; `None` for minis, request sockets and kernels before 5.8.
     #[serde(default)]
     pub cgroup_id: Option<u64>,
-    /// `tcpi_last_ack_recv`, milliseconds: a lower bound of the age of CLOSE_WAIT and a full FIN_WAIT2.
+    /// `tcpi_last_ack_recv`, or `mptcpi_last_ack_recv` (since 6.10), milliseconds: a lower bound of the age of
+    /// CLOSE_WAIT and a full FIN_WAIT2.
     pub last_ack_recv_ms: Option<u32>,
 }
 

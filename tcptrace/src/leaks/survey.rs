@@ -124,7 +124,8 @@ fn candidates(dump: &Dump, holders: &Holders, listeners: &Listeners<'_>) -> Vec<
             Candidate {
                 flow: socket.flow,
                 age: age_of(socket, dump.finished),
-                recv_queue: Some(socket.recv_queue),
+                // An MPTCP socket's counts memory instead of bytes, and no end (`mptcp_diag_get_info`).
+                recv_queue: (socket.protocol != Protocol::Mptcp).then_some(socket.recv_queue),
                 uid: socket.uid,
                 accepted_on: behind.first().map(|listener| listener.flow.local_addr()),
                 custody: custody(socket, holders, &behind),

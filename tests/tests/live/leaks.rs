@@ -1,6 +1,8 @@
 //! `leaks` against programs that know what they have leaked.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
 use tcptrace::sandbox::Sandbox;
 use tcptrace::views::json::Time;
 use tests::binary;
@@ -30,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         live("leaks_are_not_impressed_by_hostile_names", hostile),
         live("leaks_note_what_vanishes_while_watched", vanishing),
         live("leaks_from_a_recording", recorded),
+        live("leaks_of_mptcp_are_seen_once", mptcp),
     ]
 }
 
@@ -405,5 +409,66 @@ fn recorded(sandbox: &Sandbox) -> Result<()> {
     ensure!(leak["sockets"] == 5 && leak["process"]["comm"].as_str().is_some(), "{leak}");
     ensure!(leak["eof"]["consumed"] == 2 && leak["eof"]["unknown"] == 3, "{leak}");
     ensure!(leak["fds"].is_null(), "a recording knows nothing of descriptors: {leak}");
+    Ok(())
+}
+
+/// While the application holds it only the MPTCP socket is in CLOSE_WAIT; its subflows are not.
+fn mptcp(sandbox: &Sandbox) -> Result<()> {
+    if !std::path::Path::new("/proc/sys/net/mptcp").exists() {
+        println!("SKIPPED: this kernel speaks no MPTCP");
+        return Ok(());
+    }
+    let netns = sandbox.netns().to_string();
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP));
+    let listener = socket()?;
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    listener.listen(8)?;
+    let addr = listener.local_addr()?;
+    let connect = || {
+        let client = socket()?;
+        client.connect(&addr)?;
+        Ok::<_, std::io::Error>(client)
+    };
+    let mut held = Vec::new();
+    let old = connect()?;
+    held.push(listener.accept()?.0);
+    drop(old);
+    sleep_ms(1200);
+    let tracer = Traced::start(&[
+        "leaks",
+        "--json",
+        "--netns",
+        &netns,
+        "--min-age",
+        "1s",
+        "--follow",
+        "--interval",
+        "1s",
+    ])?;
+    wait_until("the first report", Duration::from_secs(30), || {
+        tracer.lines().iter().any(|line| line["type"] == "leak_total")
+    })?;
+    for _ in 0..2 {
+        let client = connect()?;
+        held.push(listener.accept()?.0);
+        drop(client);
+    }
+    let after = now_ns();
+    sleep_ms(1500);
+    let stopping = now_ns();
+    let run = tracer.finish_lossy()?;
+    let leak = run.lines.iter().rfind(|line| line["type"] == "leak").context("no leak")?;
+    ensure!(leak["sockets"] == 3 && leak["process"]["pid"] == std::process::id(), "{leak}");
+    let fds: BTreeSet<_> = held.iter().map(|socket| i64::from(socket.as_raw_fd())).collect();
+    let connections = leak["connections"].as_array().context("connections")?;
+    let reported: BTreeSet<_> = connections.iter().filter_map(|line| line["fd"].as_i64()).collect();
+    ensure!(fds == reported, "{fds:?} {leak}");
+    let exact: Vec<_> = connections.iter().filter(|line| line["age_is_lower_bound"] == false).collect();
+    ensure!(exact.len() == 2 || !run.is_lossless(), "{leak}");
+    for line in exact {
+        ensure!(line["age_ns"].as_u64() >= Some(stopping - after), "{line}");
+    }
+    // What was read of them the kernel does not tell.
+    ensure!(leak["eof"]["unknown"] == 3 && leak["kinds"]["held"] == 3, "{leak}");
     Ok(())
 }

@@ -23,6 +23,8 @@ const INET_ULP_INFO_NAME: u16 = 1;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// Offset of `tcpi_last_ack_recv` in `struct tcp_info`: user API, fields are only ever appended.
 const TCPI_LAST_ACK_RECV: usize = 56;
+/// Offset of `mptcpi_last_ack_recv` in `struct mptcp_info`, which is what an MPTCP socket answers; since 6.10.
+const MPTCPI_LAST_ACK_RECV: usize = 92;
 /// `idiag_timer` of a mini (`inet_twsk_diag_fill`).
 const TIMER_TIME_WAIT: u8 = 3;
 /// `INET_DIAG_NOCOOKIE` in both halves.
@@ -188,12 +190,13 @@ fn read_attributes(bytes: &[u8], socket: &mut DiagSocket) -> Result<(), DecodeEr
         let attribute = attribute.map_err(|error| DecodeError::Attribute(error.to_string()))?;
         let value = attribute.value();
         match attribute.kind() {
-            // An MPTCP socket's answer has `struct mptcp_info` under this number.
-            INET_DIAG_INFO if socket.protocol == Protocol::Tcp => {
-                socket.last_ack_recv_ms = value
-                    .get(TCPI_LAST_ACK_RECV..)
-                    .and_then(<[u8]>::first_chunk)
-                    .map(|&bytes| u32::from_ne_bytes(bytes));
+            INET_DIAG_INFO => {
+                let at = match socket.protocol {
+                    Protocol::Mptcp => MPTCPI_LAST_ACK_RECV,
+                    Protocol::Tcp | Protocol::MptcpSubflow => TCPI_LAST_ACK_RECV,
+                };
+                socket.last_ack_recv_ms =
+                    value.get(at..).and_then(<[u8]>::first_chunk).map(|&bytes| u32::from_ne_bytes(bytes));
             }
             INET_DIAG_CGROUP_ID => {
                 socket.cgroup_id =
@@ -293,8 +296,8 @@ mod tests {
         let context = Context { protocol: Protocol::Mptcp, ..CONTEXT };
         let whole = decode(&captured("mptcp_close_wait "), context).expect("decodes");
         assert_eq!((whole.protocol, whole.state), (Protocol::Mptcp, State::CloseWait));
-        // Its INET_DIAG_INFO is struct mptcp_info, which has no such field.
-        assert_eq!(whole.last_ack_recv_ms, None);
+        // Its INET_DIAG_INFO is struct mptcp_info.
+        assert_eq!(whole.last_ack_recv_ms, Some(200));
         // A subflow carries the inode number of the MPTCP socket.
         assert_eq!(whole.inode, subflow.inode);
     }

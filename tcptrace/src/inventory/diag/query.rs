@@ -241,8 +241,7 @@ impl Request {
         body[0] = self.family as u8;
         // A kernel that does not know the attribute must find no protocol here, rather than 262 & 0xff = TCP.
         body[1] = if self.protocol == Protocol::Mptcp { 0 } else { libc::IPPROTO_TCP as u8 };
-        body[2] =
-            if self.query.ages && self.protocol == Protocol::Tcp { 1 << (INET_DIAG_INFO - 1) } else { 0 };
+        body[2] = if self.query.ages { 1 << (INET_DIAG_INFO - 1) } else { 0 };
         body[4..8].copy_from_slice(&self.query.states.idiag_states().to_ne_bytes());
         if self.protocol == Protocol::Mptcp {
             body.extend(8_u16.to_ne_bytes());

@@ -94,7 +94,7 @@ pub struct EofVerdicts {
     pub unread: u64,
     /// Data waits as well.
     pub data_unread: u64,
-    /// Not known: a recording does not show what is read.
+    /// Not known: neither a recording nor an MPTCP socket shows what is read.
     pub unknown: u64,
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::leaks::{Kind, Leak, LeakReport, LeakedSocket};
+use crate::leaks::{Kind, Leak, LeakReport, LeakedSocket, Listening};
 use crate::snapshot::{Finished, OpenDwells};
 use crate::stacks::Site;
 use crate::stats::cells::cell_of;
@@ -142,8 +142,8 @@ fn queue_of(leak: &Leak, netns: u32, addr: SocketAddr) -> String {
     if leak.count_of(Kind::NotAccepted) == 0 {
         return String::new();
     }
-    let place = leak.listening.iter().filter(|place| place.netns == netns && place.addr == addr);
-    place.max_by_key(|place| place.queued).map_or_else(String::new, |place| {
+    let is_it = |place: &&Listening| place.netns == netns && place.addr == addr && place.queued > 0;
+    leak.listening.iter().filter(is_it).max_by_key(|place| place.queued).map_or_else(String::new, |place| {
         format!(
             ", whose accept queue holds {} of at most {}",
             human::count(place.queued.into()),

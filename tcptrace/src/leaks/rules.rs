@@ -242,11 +242,12 @@ impl Rule for Unseen {
     }
 
     fn verdict(&self, _: Tally) -> String {
-        "who holds it cannot be seen from here".to_owned()
+        "no process that could be looked at has it: one of the others does, or it is in flight between two"
+            .to_owned()
     }
 
     fn advice(&self) -> &'static str {
-        "The processes that could not be looked at stand at the end; root sees those of other users."
+        "What could not be looked at stands at the end; root sees the processes of other users."
     }
 }
 

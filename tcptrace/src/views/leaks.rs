@@ -144,10 +144,7 @@ fn headline(report: &LeakReport, options: &Options, page: &mut Page) {
     };
     if report.is_clean() {
         let seen = if report.notes.is_empty() { "" } else { " seen" };
-        page.good(&format!(
-            "No leak{seen}: no socket has been in CLOSE_WAIT for {} or longer{wanted}.",
-            words::limit(report)
-        ));
+        page.good(&format!("No leak{seen}: {}{wanted}.", words::none(report)));
         page.paragraph(&words::looked_at(report));
         return;
     }

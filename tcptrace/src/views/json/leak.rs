@@ -336,3 +336,102 @@ pub fn write_leaks(report: &LeakReport, wall: WallClock, out: &mut impl Write) -
     }
     write_line(out, &Line::LeakTotal(LeakTotal::new(report, time)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::event::Comm;
+    use crate::filter::Filter;
+    use crate::inventory::process;
+    use crate::leaks::{Candidate, Custody, Evidence, History, Keeper, Listening, Looked, Terms};
+    use crate::net::{Addr, Flow};
+
+    fn lines() -> Vec<Value> {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        let candidate = |remote_port, seconds: u64, recv_queue, keepers: &[(u32, u32)]| Candidate {
+            flow: Flow {
+                local: addr("127.0.0.1"),
+                remote: addr("10.0.0.7"),
+                netns: 9,
+                local_port: 8080,
+                remote_port,
+            },
+            age: Some(Age { ns: seconds * 1_000_000_000, is_lower_bound: seconds > 30 }),
+            recv_queue: Some(recv_queue),
+            uid: Some(33),
+            accepted_on: None,
+            custody: Custody::Held(keepers.iter().map(|&(pid, fd)| Keeper { pid, fd: Some(fd) }).collect()),
+        };
+        let culprit = Culprit {
+            pid: 10,
+            comm: Comm::from_bytes(b"a\x1b[2J"),
+            cmdline: Some("server --x".to_owned()),
+            uid: Some(33),
+            fds: process::Fds { open: Some(40), limit: Some(1024) },
+            ..Culprit::default()
+        };
+        let place = Listening { addr: "0.0.0.0:8080".parse().unwrap(), netns: 9, queued: 0, backlog: 128 };
+        let evidence = Evidence {
+            at: 5_000_000_042,
+            candidates: vec![candidate(1, 60, 0, &[(10, 7), (412, 3)]), candidate(2, 20, 3201, &[(10, 8)])],
+            culprits: [(10, culprit)].into(),
+            listening: [(10, vec![place])].into(),
+            looked: Looked { namespaces: 1, close_wait: 2, processes: Some(3), fds: Some(50) },
+            ..Evidence::default()
+        };
+        let terms = Terms { filter: Filter::default(), min_age_ns: 10_000_000_000 };
+        let report = LeakReport::new(&evidence, &terms, &History::default());
+        let mut out = Vec::new();
+        write_leaks(&report, WallClock { offset_ns: 1_767_323_040_000_000_000 }, &mut out).unwrap();
+        String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_leak_as_promised() {
+        assert_eq!(
+            lines()[0],
+            json!({
+                "type": "leak", "time": "2026-01-02T03:04:05.000000042Z",
+                "process": {"pid": 10, "comm": "a\\x1b[2J", "exe": null, "cmdline": "server --x", "uid": 33,
+                            "unit": null, "container": null},
+                "sockets": 2, "oldest_ns": 60_000_000_000_u64, "oldest_is_lower_bound": true,
+                "growth_per_min": null, "fds": {"open": 40, "limit": 1024, "exhausted_in_s": null},
+                "eof": {"consumed": 1, "unread": 0, "data_unread": 1, "unknown": 0},
+                "kinds": {"eof_consumed": 1, "data_unread": 1}, "not_accepted": 0,
+                "listen": ["0.0.0.0:8080"],
+                "accept_queues": [{"listen": "0.0.0.0:8080", "netns": 9, "queued": 0, "backlog": 128}],
+                "peers": [{"addr": "10.0.0.7", "sockets": 2}], "sites": [], "opened_at": [],
+                "shared_with": [412],
+                "connections": [
+                    {"local": "127.0.0.1:8080", "remote": "10.0.0.7:1", "netns": 9, "fd": 7,
+                     "age_ns": 60_000_000_000_u64, "age_is_lower_bound": true, "recv_queue": 0,
+                     "kind": "eof_consumed"},
+                    {"local": "127.0.0.1:8080", "remote": "10.0.0.7:2", "netns": 9, "fd": 8,
+                     "age_ns": 20_000_000_000_u64, "age_is_lower_bound": false, "recv_queue": 3201,
+                     "kind": "data_unread"},
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn totals_count_a_shared_socket_once() {
+        let lines = lines();
+        assert_eq!(lines.len(), 3, "two processes hold them");
+        assert_eq!(lines[1]["process"]["pid"], 412);
+        assert_eq!((&lines[2]["type"], &lines[2]["sockets"]), (&json!("leak_total"), &json!(2)));
+        assert_eq!(lines[2]["processes"], 2);
+    }
+
+    #[test]
+    fn lines_are_read_back_as_they_were() {
+        for line in lines() {
+            let read: Line = serde_json::from_value(line.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&read).unwrap(), line);
+        }
+    }
+}

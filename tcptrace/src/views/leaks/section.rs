@@ -70,7 +70,14 @@ fn verdicts(leak: &Leak, page: &mut Page) {
 }
 
 fn who_it_is(leak: &Leak, page: &mut Page) {
-    let Some(culprit) = &leak.culprit else { return };
+    let Some(culprit) = &leak.culprit else {
+        let uids: BTreeSet<u32> = leak.sockets.iter().filter_map(|socket| socket.uid).collect();
+        let uids: Vec<_> = uids.iter().take(NAMED).map(|uid| format!("uid {uid}")).collect();
+        if !uids.is_empty() {
+            line("created by", &human::list(&uids), page);
+        }
+        return;
+    };
     if let Some(cmdline) = culprit.cmdline.as_ref().or(culprit.exe.as_ref()) {
         let mut shown: String = cmdline.chars().take(MAX_CMDLINE).collect();
         if shown.len() < cmdline.len() {

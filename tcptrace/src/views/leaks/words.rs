@@ -11,26 +11,38 @@ pub(super) fn processes(n: u64) -> String {
     format!("{} process{}", human::count(n), if n == 1 { "" } else { "es" })
 }
 
-/// `2 processes keep 34 sockets in CLOSE_WAIT, the oldest for at least 3 m 12 s`.
+/// `2 processes leak 34 sockets in CLOSE_WAIT, the oldest for at least 3 m 12 s`.
 pub(super) fn verdict(report: &LeakReport) -> String {
     let totals = &report.totals;
-    let named = match report.leaks.as_slice() {
-        [only] => only.culprit.as_ref().map(name),
-        _ => None,
+    let ownerless: u64 = report.leaks.iter().filter(|leak| leak.culprit.is_none()).map(Leak::count).sum();
+    let owned = totals.sockets.saturating_sub(ownerless);
+    let mut culprits = report.leaks.iter().filter_map(|leak| leak.culprit.as_ref());
+    let who = match (culprits.next(), report.processes()) {
+        (None, _) => None,
+        (Some(only), 1) => Some(format!("{} leaks", name(only))),
+        (Some(_), several) => Some(format!("{} leak", processes(several))),
     };
-    let held = report.processes();
-    let who = match named {
-        Some(name) => format!("{name} leaks"),
-        None if held == 0 => "Nobody that can be seen holds".to_owned(),
-        None if held == 1 => "1 process leaks".to_owned(),
-        None => format!("{} leak", processes(held)),
+    let sockets = |n| format!("{} in CLOSE_WAIT", human::counted(n, "socket"));
+    let what = match who {
+        None if ownerless == 1 => format!("{} has no owner that can be seen", sockets(ownerless)),
+        None => format!("{} have no owner that can be seen", sockets(ownerless)),
+        Some(who) if ownerless == 0 => format!("{who} {}", sockets(owned)),
+        Some(who) => format!("{who} {}, {} more without an owner", sockets(owned), human::count(ownerless)),
     };
     let oldest = totals.oldest.map_or_else(String::new, |oldest| {
         let which = if totals.sockets == 1 { "" } else { "the oldest " };
         let at_least = if oldest.is_lower_bound { "at least " } else { "" };
         format!(", {which}for {at_least}{}", human::duration(oldest.ns))
     });
-    format!("{who} {} in CLOSE_WAIT{oldest}", human::counted(totals.sockets, "socket"))
+    format!("{what}{oldest}")
+}
+
+/// `no socket has been in CLOSE_WAIT for 10s or longer`.
+pub(super) fn none(report: &LeakReport) -> String {
+    if report.min_age_ns == 0 {
+        return "no socket is in CLOSE_WAIT".to_owned();
+    }
+    format!("no socket has been in CLOSE_WAIT for {} or longer", limit(report))
 }
 
 /// What was looked at, so that a clean answer can be believed.

@@ -96,6 +96,9 @@ pub const ABSENT: u32 = u32::MAX;
 pub struct Filter {
     /// For each old state (index) the bit mask of new states (bit = state number) that user space wants.
     pub transitions: [u16; state::SLOTS],
+    /// The same for those that user space wants only for [`TAKEOVER_NS`] after a mini has ended early: they tell
+    /// whether a new connection took its four-tuple over.
+    pub takeover: [u16; state::SLOTS],
     /// Wanted address family: 0 any, 2 IPv4 (v4-mapped IPv6 included), 10 IPv6 proper.
     pub family: u16,
     /// Wanted local port, host order, 0 any. Not applied where the port is not known yet.
@@ -104,8 +107,6 @@ pub struct Filter {
     pub remote_port: u16,
     /// Wanted port on either side, host order, 0 any.
     pub either_port: u16,
-    /// Explicit padding.
-    pub pad: u16,
     /// Wanted network namespace (inode number), 0 any.
     pub netns: u32,
 }
@@ -114,14 +115,18 @@ impl Filter {
     /// Lets everything through.
     pub const ALL: Self = Self {
         transitions: [u16::MAX; state::SLOTS],
+        takeover: [0; state::SLOTS],
         family: 0,
         local_port: 0,
         remote_port: 0,
         either_port: 0,
-        pad: 0,
         netns: 0,
     };
 }
+
+/// How long after a mini's early end a connection that took its four-tuple over may still show, in nanoseconds:
+/// longer than the tracker waits for it.
+pub const TAKEOVER_NS: u64 = 2_000_000_000;
 
 /// Everything the loader tells the programs: the one global, named `CONFIG`, in `.rodata`.
 #[repr(C)]
@@ -146,8 +151,8 @@ pub struct Config {
 
 const _: () = {
     assert!(size_of::<Offsets>() == 35 * 4);
-    assert!(size_of::<Filter>() == 40);
-    assert!(size_of::<Config>() == 24 + 140 + 40 + 4);
+    assert!(size_of::<Filter>() == 64);
+    assert!(size_of::<Config>() == 24 + 164 + 40 + 4);
 };
 
 #[cfg(feature = "user")]

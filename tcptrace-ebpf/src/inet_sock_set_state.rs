@@ -14,12 +14,13 @@ use tcptrace_common::{
 
 use crate::{
     buckets,
-    config::config,
+    config::{CONFIG, config},
     context, flow,
     kernel::ReadFailed,
     maps::{LAST_CONNECT, SockTime},
     ring,
     sock::Sock,
+    takeover,
 };
 
 /// States of a connection that has been established: an application or nobody holds it, and its sequence numbers
@@ -119,10 +120,15 @@ fn is_wanted(from: u32, to: u32) -> bool {
     if from >= state::SLOTS as u32 || to >= state::SLOTS as u32 {
         return false;
     }
+    is_in(&raw const CONFIG.filter.transitions, from, to)
+        || is_in(&raw const CONFIG.filter.takeover, from, to) && takeover::is_possible()
+}
+
+/// Whether a table of the filter names this transition; both are states.
+#[inline(always)]
+fn is_in(table: *const [u16; state::SLOTS], from: u32, to: u32) -> bool {
     // SAFETY: `from` is within the array, which the verifier checks too.
-    let wanted = unsafe {
-        (&raw const crate::config::CONFIG.filter.transitions).cast::<u16>().add(from as usize).read_volatile()
-    };
+    let wanted = unsafe { table.cast::<u16>().add(from as usize).read_volatile() };
     wanted >> to & 1 != 0
 }
 

@@ -20,6 +20,7 @@ mod sock;
 mod sock_recv_length;
 mod sock_recv_length_stack;
 mod stack;
+mod takeover;
 mod timer_cancel;
 mod timer_expire_entry;
 mod timer_start;

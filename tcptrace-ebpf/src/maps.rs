@@ -20,6 +20,11 @@ pub static STACKS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::SLOTS, 0);
 
+/// When a mini last ended early, CLOCK_MONOTONIC, nanoseconds; 0 while none has. Common to all CPUs: what takes a
+/// four-tuple over may run on another one.
+#[map]
+pub static LAST_EARLY_END: Array<u64> = Array::with_max_entries(1, 0);
+
 /// The SYN_SENT that this CPU reported last, from the state program to `connect_stack`, so that the stack
 /// carries the time of its event.
 #[map]

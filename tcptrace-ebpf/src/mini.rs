@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
-use tcptrace_common::record::{FLAG_PROCESS, MiniRecord};
+use tcptrace_common::record::{FLAG_PROCESS, KIND_MINI_CANCEL, MiniRecord};
 
 use crate::{
     config::config,
@@ -12,6 +12,7 @@ use crate::{
     flow::{self, Flow},
     kernel::{ReadFailed, read},
     ring,
+    takeover,
 };
 
 /// The mini that `timer` (`struct timer_list *`) belongs to, or `None` for any other timer of the host.
@@ -36,6 +37,10 @@ pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed
     let expires = read::<u64>(timer, config!(offsets.timer_expires))?;
     // SAFETY: neither helper takes anything.
     let (now_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
+    let left_jiffies = expires.wrapping_sub(jiffies) as i64;
+    if kind == KIND_MINI_CANCEL && left_jiffies > 0 {
+        takeover::may_follow(now_ns);
+    }
     let (local, remote) = (place.local()?, place.remote()?);
 
     let Some(mut entry) = ring::reserve::<MiniRecord>() else { return Ok(()) };
@@ -50,7 +55,7 @@ pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed
         (*record).netns = place.netns;
         (*record).time_ns = now_ns;
         (*record).mini = mini;
-        (*record).left_jiffies = expires.wrapping_sub(jiffies) as i64;
+        (*record).left_jiffies = left_jiffies;
         ((*record).pid, (*record).tid) = if flags & FLAG_PROCESS != 0 { context::pid_tid() } else { (0, 0) };
         (*record).local_port = place.local_port;
         (*record).remote_port = place.remote_port;

@@ -16,6 +16,7 @@ use crate::net::{Addr, Family, Flow, State};
 use crate::outcome::{Open, Owner, Transition};
 
 pub use crate::inventory::diag::StateSet;
+pub use kernel::Detail;
 pub use line::parse_line;
 pub use pattern::CommPattern;
 

@@ -9,7 +9,7 @@ use super::source::{Source, Wanted};
 use super::{Exit, LineSink, trace};
 use crate::cli::{CompareArgs, SourceArgs};
 use crate::effects::effects;
-use crate::filter::{Filter, StateSet};
+use crate::filter::{Detail, Filter, StateSet};
 use crate::live::{self, Handler};
 use crate::settings::{Environment, Format, Output, Tracing, UsageError};
 use crate::snapshot::{KeyKind, Snapshot};
@@ -48,6 +48,7 @@ fn replay(path: &Path, args: &CompareArgs) -> anyhow::Result<Snapshot> {
         filter: &filter,
         by: args.by,
         states: filter.states,
+        detail: Detail::Dwells,
         tracing: &Tracing::default(),
         tick: live::LAZY_TICK,
     };

@@ -17,7 +17,7 @@ use crate::experiment::arms::{Arm, Arms};
 use crate::experiment::journal::{self, Changed, Entry, Journal};
 use crate::experiment::knobs::{Acts, acts, knob};
 use crate::experiment::setter::Setter;
-use crate::filter::{Filter, Netns, StateSet};
+use crate::filter::{Detail, Filter, Netns, StateSet};
 use crate::inventory::clock;
 use crate::inventory::namespaces::{self, Namespace};
 use crate::live::{self, Handler};
@@ -244,7 +244,7 @@ fn measure(args: &ExperimentArgs, filter: &Filter, plan: &Plan, place: &Place) -
     let tracing = Tracing { fail_on_loss: args.fail_on_loss, ..Tracing::default() };
     let output = Output::from_args(&args.output, &Environment::detect());
     let mut engine = trace::engine(filter, None);
-    let options = trace::options(filter, filter.states, &tracing);
+    let options = trace::options(filter, filter.states, Detail::Dwells, &tracing);
     let mut course = Course::new(plan, place)?;
     let ended = block_on(live::run(&options, &mut engine, &mut course));
     // First of all, whatever came of the trace.

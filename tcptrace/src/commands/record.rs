@@ -11,7 +11,7 @@ use super::{Advice as _, Exit, block_on, trace};
 use crate::cli::RecordArgs;
 use crate::engine::{Engine, Input};
 use crate::event::{Context, Event};
-use crate::filter::Filter;
+use crate::filter::{Detail, Filter};
 use crate::inventory::cgroup::Cgroups;
 use crate::inventory::namespaces;
 use crate::live::{self, Handler};
@@ -26,7 +26,7 @@ pub fn run(args: &RecordArgs) -> anyhow::Result<Exit> {
     let file = create(args)?;
     block_on(async {
         let mut engine = trace::engine(&filter, None);
-        let options = trace::options(&filter, filter.states, &tracing);
+        let options = trace::options(&filter, filter.states, Detail::Transitions, &tracing);
         let mut recording = Recording::new(args, file);
         live::run(&options, &mut engine, &mut recording).await?;
         let (path, written) = recording.finish(&engine)?;

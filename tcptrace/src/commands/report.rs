@@ -10,7 +10,7 @@ use super::source::{Source, Wanted};
 use super::{Exit, LineSink, trace};
 use crate::cli::ReportArgs;
 use crate::engine::Engine;
-use crate::filter::StateSet;
+use crate::filter::{Detail, StateSet};
 use crate::live;
 use crate::settings::{Environment, Format, Report};
 use crate::snapshot::KeyKind;
@@ -29,6 +29,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
         filter: &settings.filter,
         by: settings.by,
         states: settings.filter.states,
+        detail: Detail::Dwells,
         tracing: &settings.tracing,
         tick: live::LAZY_TICK,
     };

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{Advice as _, Exit, block_on, trace};
 use crate::cli::ServeArgs;
+use crate::filter::Detail;
 use crate::live;
 use crate::serve::{Desk, Guard, MAX_ASKS, Office, Pulse, Server};
 use crate::settings::{Serve, System};
@@ -14,7 +15,8 @@ use crate::settings::{Serve, System};
 /// Runs the command.
 pub fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let settings = Serve::from_args(args, &System)?;
-    let mut options = trace::options(&settings.filter, settings.filter.states, &settings.tracing);
+    let mut options =
+        trace::options(&settings.filter, settings.filter.states, Detail::Transitions, &settings.tracing);
     options.tick = live::LAZY_TICK;
     let guard = Guard::new(settings.guard.clone())?;
     let (asks, asked) = mpsc::channel(MAX_ASKS);

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::{Advice as _, block_on, trace};
 use crate::cli::SourceArgs;
 use crate::engine::Engine;
-use crate::filter::{Filter, Resolver, StateSet, parse_line};
+use crate::filter::{Detail, Filter, Resolver, StateSet, parse_line};
 use crate::live::{self, Handler};
 use crate::recording::{Header, Reader};
 use crate::replay;
@@ -40,6 +40,8 @@ pub struct Wanted<'a> {
     pub by: Option<KeyKind>,
     /// The states that the command is about.
     pub states: StateSet,
+    /// What it tells of them.
+    pub detail: Detail,
     /// How to trace.
     pub tracing: &'a Tracing,
     /// The longest between two turns of the handler.
@@ -94,7 +96,7 @@ impl Source {
     ) -> anyhow::Result<()> {
         match self {
             Self::Live => {
-                let mut options = trace::options(wanted.filter, wanted.states, wanted.tracing);
+                let mut options = trace::options(wanted.filter, wanted.states, wanted.detail, wanted.tracing);
                 options.tick = wanted.tick;
                 block_on(async { live::run(&options, engine, handler).await.map(|_| ()) })
             }

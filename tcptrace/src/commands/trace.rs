@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::filter::{Filter, StateSet};
+use crate::filter::{Detail, Filter, StateSet};
 use crate::inventory::cgroup::Cgroups;
 use crate::inventory::clock;
 use crate::inventory::namespaces::{self, Namespace};
@@ -70,12 +70,13 @@ pub fn live_containers() -> impl Fn(u64) -> Option<String> {
     }
 }
 
-/// What the live loop is told: `wanted` are the states that the command is about.
+/// What the live loop is told: `wanted` are the states that the command is about, and `detail` is what it tells
+/// of them.
 #[must_use]
-pub fn options(filter: &Filter, wanted: StateSet, tracing: &Tracing) -> live::Options {
+pub fn options(filter: &Filter, wanted: StateSet, detail: Detail, tracing: &Tracing) -> live::Options {
     live::Options {
         tracer: TracerOptions {
-            filter: filter.kernel_part(wanted),
+            filter: filter.kernel_part(wanted, detail),
             ring_bytes: tracing.ring_bytes,
             ..TracerOptions::default()
         },

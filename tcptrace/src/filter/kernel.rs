@@ -48,11 +48,21 @@ const OWNER_BEARING: [(State, State); 6] = {
 };
 
 /// How it is seen that a new connection took over the four-tuple of a mini: connect() says the task at
-/// CLOSE→SYN_SENT and the port at SYN_SENT→ESTABLISHED; an incoming SYN shows as the child of a listener.
-const REUSE: [(State, State); 4] = {
-    use State::{Close, Established, Listen, SynRecv, SynSent};
-    [(Close, SynSent), (SynSent, Established), (Listen, SynRecv), (SynRecv, Established)]
+/// CLOSE→SYN_SENT, before the mini goes, and the port at SYN_SENT→ESTABLISHED; an incoming SYN shows as the child
+/// of a listener. All but the first come after the mini's end, and matter only then.
+const TAKEOVER: [(State, State); 4] = {
+    use State::{Established, Listen, SynRecv, SynSent};
+    [(SynSent, Established), (SynSent, SynRecv), (Listen, SynRecv), (SynRecv, Established)]
 };
+
+/// What a command tells of the states that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Every transition, with how long the state before it lasted.
+    Transitions,
+    /// How long the states lasted, and who is in them: what happened before them need not be seen.
+    Dwells,
+}
 
 impl Filter {
     /// The part that the BPF programs can decide, for a command that is interested in `wanted` states.
@@ -62,9 +72,11 @@ impl Filter {
     /// for on either side: the other end of a connection may be a socket of this host, and what it does tells
     /// things about this end that nothing else tells as soon.
     #[must_use]
-    pub fn kernel_part(&self, wanted: StateSet) -> KernelFilter {
+    pub fn kernel_part(&self, wanted: StateSet, detail: Detail) -> KernelFilter {
+        let (transitions, takeover) = transitions_for(self.states.and(wanted), detail);
         KernelFilter {
-            transitions: transitions_for(self.states.and(wanted)),
+            transitions,
+            takeover,
             family: match self.family {
                 None => 0,
                 Some(Family::Ipv4) => libc::AF_INET as u16,
@@ -92,41 +104,60 @@ fn only(values: &[u16]) -> u16 {
     }
 }
 
-/// For each old state the new states that must reach user space so that the tracker is right about `wanted`.
+/// For each old state the new states that must reach user space so that the tracker is right about `wanted`; then
+/// those that must only after a mini's early end.
 ///
 /// For each wanted state S these are
 /// 1. every transition into S and out of S, self-transitions included: its beginning and its end;
 /// 2. every transition into a state that leads to S directly: the line that reports the entry into S says how
-///    long the state before it lasted;
+///    long the state before it lasted. With [`Detail::Dwells`] a connection may first be seen when it begins to end;
 /// 3. process-context transitions on a path to S: they tell the owner;
-/// 4. for TIME_WAIT and FIN_WAIT2, which minis hold: the first steps of every connection, because one of them
-///    may have taken the four-tuple over, which is why the mini ended;
+/// 4. for TIME_WAIT and FIN_WAIT2, which minis hold: after a mini's early end the first steps of connections,
+///    because one of them may have taken the four-tuple over, which is why the mini ended;
 /// 5. every transition to CLOSE: the address of a socket is used again at once, so the tracker must learn that
 ///    what it knew of it is over. It is also how the beginning of TIME_WAIT shows: `tcp_time_wait` ends in
 ///    `tcp_done`, and where an orphan's mini becomes a TIME_WAIT in silence, the peer's way out of LAST_ACK tells.
 ///
 /// The minis' timers are no transitions and are never filtered by state.
-fn transitions_for(wanted: StateSet) -> [u16; SLOTS] {
+fn transitions_for(wanted: StateSet, detail: Detail) -> ([u16; SLOTS], [u16; SLOTS]) {
     // Every state leads to CLOSE.
     if wanted == StateSet::ALL || wanted.contains(State::Close) {
-        return KernelFilter::ALL.transitions;
+        return (KernelFilter::ALL.transitions, KernelFilter::ALL.takeover);
     }
     let mut mask = Mask([0; SLOTS]);
+    let mut takeover = Mask([0; SLOTS]);
     for state in wanted.iter() {
         mask.way_out(state);
         mask.way_in(state);
-        PATHS.iter().filter(|(_, to)| *to == state).for_each(|&(before, _)| mask.way_in(before));
+        PATHS
+            .iter()
+            .filter(|(before, to)| *to == state && (detail == Detail::Transitions || is_ending(*before)))
+            .for_each(|&(before, _)| mask.way_in(before));
         for (from, to) in OWNER_BEARING {
             if leads_to(to, state) {
                 mask.add(from, to);
             }
         }
         if matches!(state, State::TimeWait | State::FinWait2) {
-            REUSE.iter().for_each(|&(from, to)| mask.add(from, to));
+            mask.add(State::Close, State::SynSent);
+            TAKEOVER.iter().for_each(|&(from, to)| takeover.add(from, to));
         }
     }
     mask.way_in(State::Close);
-    mask.0
+    (mask.0, takeover.0)
+}
+
+/// The connection has begun to end: one side at least has closed.
+fn is_ending(state: State) -> bool {
+    !matches!(
+        state,
+        State::Close
+            | State::Listen
+            | State::SynSent
+            | State::SynRecv
+            | State::NewSynRecv
+            | State::Established
+    )
 }
 
 /// Can a connection in `from` come to `to`, or is it there?
@@ -160,7 +191,15 @@ mod tests {
     };
 
     fn passes(wanted: StateSet, from: State, to: State) -> bool {
-        transitions_for(wanted)[usize::from(from.number())] & StateSet::from(to).bits() != 0
+        transitions_for(wanted, Detail::Transitions).0[usize::from(from.number())] & StateSet::from(to).bits()
+            != 0
+    }
+
+    /// The same for a command that tells dwells: always, and after a mini's early end.
+    fn passes_for_dwells(wanted: StateSet, from: State, to: State) -> (bool, bool) {
+        let (always, takeover) = transitions_for(wanted, Detail::Dwells);
+        let holds = |mask: [u16; SLOTS]| mask[usize::from(from.number())] & StateSet::from(to).bits() != 0;
+        (holds(always), holds(always) || holds(takeover))
     }
 
     /// Which of the transitions that occur pass for one state.
@@ -179,7 +218,7 @@ mod tests {
 
     #[test]
     fn everything_wanted_is_everything_let_through() {
-        assert_eq!(Filter::default().kernel_part(StateSet::ALL), KernelFilter::ALL);
+        assert_eq!(Filter::default().kernel_part(StateSet::ALL, Detail::Transitions), KernelFilter::ALL);
     }
 
     #[test]
@@ -224,14 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn time_wait_needs_its_owner_its_way_in_and_who_took_it_over_but_no_passive_close() {
+    fn time_wait_needs_its_owner_and_its_way_in_but_no_passive_close() {
         let passing = passing(TimeWait);
         for needed in [
             (Close, SynSent),
             (Close, Listen),
-            (SynSent, Established),
-            (Listen, SynRecv),
-            (SynRecv, Established),
             (Established, FinWait1),
             (FinWait2, FinWait2),
             (FinWait1, FinWait2),
@@ -242,6 +278,18 @@ mod tests {
         for dispensable in [(Established, CloseWait), (CloseWait, LastAck)] {
             assert!(!passing.contains(&dispensable), "{dispensable:?}");
         }
+    }
+
+    #[test]
+    fn who_took_a_time_wait_over_is_looked_for_only_when_one_ended_early() {
+        for wanted in [TimeWait, FinWait2] {
+            for (from, to) in TAKEOVER {
+                let passes = passes_for_dwells(StateSet::from(wanted), from, to);
+                assert_eq!(passes, (false, true), "{wanted}: {from}→{to}");
+            }
+        }
+        assert_eq!(passes_for_dwells(StateSet::from(CloseWait), SynRecv, Established), (false, false));
+        assert_eq!(passes_for_dwells(StateSet::from(CloseWait), Close, SynSent), (true, true));
     }
 
     #[test]
@@ -274,15 +322,15 @@ mod tests {
         }
         let filter = Filter { states: two, ..Filter::default() };
         assert_eq!(
-            filter.kernel_part(StateSet::from(CloseWait)).transitions,
-            transitions_for(StateSet::from(CloseWait))
+            filter.kernel_part(StateSet::from(CloseWait), Detail::Transitions).transitions,
+            transitions_for(StateSet::from(CloseWait), Detail::Transitions).0
         );
     }
 
     #[test]
     fn one_value_goes_into_the_kernel_several_do_not() {
         let either = |filter: &Filter| {
-            let part = filter.kernel_part(StateSet::ALL);
+            let part = filter.kernel_part(StateSet::ALL, Detail::Dwells);
             assert_eq!((part.local_port, part.remote_port), (0, 0), "the peer on this host must pass");
             part.either_port
         };

@@ -110,8 +110,11 @@ fn namespaces_are_resolved_once() {
     assert!(wanted.matches_flow(&flow("10.0.0.1", 1, "10.0.0.2", 2)));
     assert_eq!(wanted.namespaces[0].inode, 4_026_532_000);
     assert_eq!(wanted.to_string(), "--netns blue,1");
-    assert_eq!(filter("--netns net:[4026532111]").kernel_part(StateSet::ALL).netns, 4_026_532_111);
-    assert_eq!(wanted.kernel_part(StateSet::ALL).netns, 0);
+    assert_eq!(
+        filter("--netns net:[4026532111]").kernel_part(StateSet::ALL, Detail::Transitions).netns,
+        4_026_532_111
+    );
+    assert_eq!(wanted.kernel_part(StateSet::ALL, Detail::Transitions).netns, 0);
 }
 
 #[test]

@@ -78,8 +78,7 @@ impl Tracker {
         if matches!(change.from, State::SynSent | State::SynRecv) {
             self.tuple_taken(&change.flow, out);
         }
-        let found =
-            self.find_living(change).or_else(|| self.insert_full(change, change.from, Begin::Unknown));
+        let found = self.find_living(change).or_else(|| self.first_seen_at_step(change));
         // No room: counted when the connection began, or when a dump brought it.
         let Some(slot) = found else { return };
         self.complete_flow(slot, change);
@@ -102,6 +101,15 @@ impl Tracker {
         if mptcp::speaks_for(change.protocol, change.from) {
             out.push(Outcome::Transition(step));
         }
+    }
+
+    /// A connection whose beginning was not told: a command that is about its end does without.
+    fn first_seen_at_step(&mut self, change: &StateChange) -> Option<Slot> {
+        let slot = self.insert_full(change, change.from, Begin::Unknown)?;
+        if matches!(change.from, State::SynRecv | State::Established) {
+            self.inherit_from_listener(slot);
+        }
+        Some(slot)
     }
 
     /// 4→4, 5→5, 9→9, 11→11: close() of a socket that shutdown() has closed one way. No state begins, but

@@ -14,7 +14,7 @@ use crate::commands::{Exit, block_on, trace};
 use crate::decode::StackSample;
 use crate::engine::{Engine, Input};
 use crate::event::{Event, MonoNs};
-use crate::filter::{Filter, Resolver as _, StateSet};
+use crate::filter::{Detail, Filter, Resolver as _, StateSet};
 use crate::inventory::DumpError;
 use crate::inventory::worker::{Answer, Worker};
 use crate::leaks::code::Codes;
@@ -39,7 +39,8 @@ fn traced_filter(filter: &Filter) -> Filter {
 pub(super) fn live(settings: &Leaks, watching: &Watching) -> anyhow::Result<Exit> {
     let filter = traced_filter(&settings.terms.filter);
     let mut engine = trace::engine(&filter, None);
-    let mut options = trace::options(&filter, StateSet::from(State::CloseWait), &watching.tracing);
+    let mut options =
+        trace::options(&filter, StateSet::from(State::CloseWait), Detail::Dwells, &watching.tracing);
     options.tracer.stacks = watching.stacks;
     if watching.interval.is_none() {
         options.tick = live::LAZY_TICK;
@@ -221,6 +222,7 @@ pub(super) fn replay(source: &Source, settings: &Leaks, tracing: &TracingArgs) -
         filter: &filter,
         by: None,
         states: StateSet::from(State::CloseWait),
+        detail: Detail::Dwells,
         tracing: &tracing,
         tick: live::LAZY_TICK,
     };

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use crate::commands::source::{Source, Wanted};
 use crate::commands::{Exit, LineSink, trace};
 use crate::engine::Engine;
-use crate::filter::{Filter, StateSet};
+use crate::filter::{Detail, Filter, StateSet};
 use crate::live::{self, Handler};
 use crate::outcome::Outcome;
 use crate::settings::{Format, Watch};
@@ -24,6 +24,7 @@ pub fn run(source: &Source, settings: &Watch, instead: Option<&'static str>) -> 
         filter: &settings.filter,
         by: None,
         states: StateSet::ALL,
+        detail: Detail::Transitions,
         tracing: &settings.tracing,
         tick: live::PROMPT_TICK,
     };

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::commands::source::{Source, Wanted};
 use crate::commands::{Exit, block_on, trace};
-use crate::filter::StateSet;
+use crate::filter::{Detail, StateSet};
 use crate::live;
 use crate::settings::Watch;
 use crate::tui::collector::Collector;
@@ -23,11 +23,12 @@ pub fn run(source: &Source, settings: &Watch) -> anyhow::Result<Exit> {
         filter: &settings.filter,
         by: None,
         states: StateSet::ALL,
+        detail: Detail::Transitions,
         tracing: &settings.tracing,
         tick: live::LAZY_TICK,
     };
     let mut engine = source.engine(&wanted);
-    let mut options = trace::options(&settings.filter, StateSet::ALL, &settings.tracing);
+    let mut options = trace::options(&settings.filter, StateSet::ALL, Detail::Transitions, &settings.tracing);
     options.tick = live::LAZY_TICK;
     let mut collector = Collector::new(look, Arc::clone(&options.wake));
     let ended = block_on(async { live::run(&options, &mut engine, &mut collector).await.map(|_| ()) });

@@ -39,7 +39,11 @@ fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
     let (from, to) = (ctx.arg::<u32>(1), ctx.arg::<u32>(2));
-    if !is_wanted(from, to) {
+    if from >= state::SLOTS as u32 || to >= state::SLOTS as u32 {
+        return Ok(());
+    }
+    let is_wanted = is_in(&raw const CONFIG.filter.transitions, from, to);
+    if !is_wanted && !(is_in(&raw const CONFIG.filter.takeover, from, to) && takeover::is_possible()) {
         return Ok(());
     }
     let (from, to) = (from as u8, to as u8);
@@ -48,6 +52,9 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
     let mut common = flow::common(sk);
     common.fill()?;
     let Some(sock) = Sock::wanted(sk, &common, listening)? else { return Ok(()) };
+    if !is_wanted && !takeover::is_possible_in(sock.flow.netns) {
+        return Ok(());
+    }
 
     let mut flags = sock.protocol_flags()?;
     let mut sk_err = 0;
@@ -112,16 +119,6 @@ fn unread(sock: &Sock<'_>, from: u8, to: u8) -> Result<u32, ReadFailed> {
     } else {
         Ok(UNREAD_UNKNOWN)
     }
-}
-
-/// Whether user space wants this transition.
-#[inline(always)]
-fn is_wanted(from: u32, to: u32) -> bool {
-    if from >= state::SLOTS as u32 || to >= state::SLOTS as u32 {
-        return false;
-    }
-    is_in(&raw const CONFIG.filter.transitions, from, to)
-        || is_in(&raw const CONFIG.filter.takeover, from, to) && takeover::is_possible()
 }
 
 /// Whether a table of the filter names this transition; both are states.

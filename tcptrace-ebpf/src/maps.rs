@@ -20,10 +20,14 @@ pub static STACKS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::SLOTS, 0);
 
-/// When a mini last ended early, CLOCK_MONOTONIC, nanoseconds; 0 while none has. Common to all CPUs: what takes a
-/// four-tuple over may run on another one.
+/// When a mini last ended early, CLOCK_MONOTONIC, nanoseconds, 0 while none has: in the first slot on the whole
+/// host, in the others by network namespace. Common to all CPUs: what takes a four-tuple over may run on another
+/// one. Namespaces that meet in a slot only let through more than they would alone.
 #[map]
-pub static LAST_EARLY_END: Array<u64> = Array::with_max_entries(1, 0);
+pub static EARLY_ENDS: Array<u64> = Array::with_max_entries(1 + EARLY_END_SLOTS, 0);
+
+/// Slots of [`EARLY_ENDS`] for namespaces, a power of two.
+pub const EARLY_END_SLOTS: u32 = 64;
 
 /// The SYN_SENT that this CPU reported last, from the state program to `connect_stack`, so that the stack
 /// carries the time of its event.

@@ -11,8 +11,7 @@ use crate::{
     context,
     flow::{self, Flow},
     kernel::{ReadFailed, read},
-    ring,
-    takeover,
+    ring, takeover,
 };
 
 /// The mini that `timer` (`struct timer_list *`) belongs to, or `None` for any other timer of the host.
@@ -39,7 +38,7 @@ pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed
     let (now_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
     let left_jiffies = expires.wrapping_sub(jiffies) as i64;
     if kind == KIND_MINI_CANCEL && left_jiffies > 0 {
-        takeover::may_follow(now_ns);
+        takeover::may_follow(place.netns, now_ns);
     }
     let (local, remote) = (place.local()?, place.remote()?);
 

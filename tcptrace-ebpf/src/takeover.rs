@@ -7,23 +7,45 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tcptrace_common::config::TAKEOVER_NS;
 
-use crate::maps::LAST_EARLY_END;
+use crate::maps::{EARLY_END_SLOTS, EARLY_ENDS};
+
+/// Slot of the whole host: most hosts have no early end in a long while, and look no further.
+const HOST: u32 = 0;
 
 /// A mini ended early at `now_ns`, or its timer is about to be set again: which of the two shows only afterwards.
 #[inline(always)]
-pub fn may_follow(now_ns: u64) {
-    if let Some(last) = LAST_EARLY_END.get_ptr_mut(0) {
-        // SAFETY: within the map and aligned. Which of two CPUs is the last to write makes no difference.
-        unsafe { last.write_volatile(now_ns) };
+pub fn may_follow(netns: u32, now_ns: u64) {
+    for slot in [HOST, slot(netns)] {
+        if let Some(last) = EARLY_ENDS.get_ptr_mut(slot) {
+            // SAFETY: within the map and aligned. Which of two CPUs is the last to write makes no difference.
+            unsafe { last.write_volatile(now_ns) };
+        }
     }
 }
 
-/// Whether a mini has ended early a moment ago.
+/// Whether a mini ended early a moment ago, anywhere.
 #[inline(always)]
 pub fn is_possible() -> bool {
-    let Some(last) = LAST_EARLY_END.get_ptr(0) else { return true };
+    is_recent(HOST)
+}
+
+/// Whether one did in this network namespace. A namespace that is given up ends all its minis early, and no other
+/// one shall hear more for it.
+#[inline(always)]
+pub fn is_possible_in(netns: u32) -> bool {
+    is_recent(slot(netns))
+}
+
+#[inline(always)]
+fn slot(netns: u32) -> u32 {
+    1 + (netns & (EARLY_END_SLOTS - 1))
+}
+
+#[inline(always)]
+fn is_recent(slot: u32) -> bool {
+    let Some(last) = EARLY_ENDS.get_ptr(slot) else { return true };
     // SAFETY: within the map and aligned; words are written as a whole.
     let last_ns = unsafe { last.read_volatile() };
-    // SAFETY: the helper takes nothing. Most hosts hardly ever get here, and save reading the clock.
+    // SAFETY: the helper takes nothing. It is not called where nothing has ended early, which saves as much again.
     last_ns != 0 && unsafe { bpf_ktime_get_ns() }.saturating_sub(last_ns) < TAKEOVER_NS
 }

@@ -1,6 +1,7 @@
 //! TCP states, addresses and flows: the nouns of everything else.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -186,7 +187,7 @@ pub enum Family {
 
 /// A connection's four-tuple in its network namespace: how a TIME_WAIT mini and its full socket are matched.
 /// Ports in host order. 40 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Flow {
     /// Local address.
     pub local: Addr,
@@ -198,6 +199,16 @@ pub struct Flow {
     pub local_port: u16,
     /// Remote port; 0 for a listener.
     pub remote_port: u16,
+}
+
+/// By words: every event looks a flow up, and field by field this is a third of the cost of doing so.
+impl Hash for Flow {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.local.0));
+        state.write_u128(u128::from_ne_bytes(self.remote.0));
+        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+        state.write_u64(u64::from(self.netns) << 32 | u64::from(ports));
+    }
 }
 
 impl Flow {

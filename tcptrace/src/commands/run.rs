@@ -15,7 +15,7 @@ use super::{Exit, block_on, trace};
 use crate::cli::RunArgs;
 use crate::engine::Engine;
 use crate::event::MonoNs;
-use crate::filter::Filter;
+use crate::filter::{Detail, Filter};
 use crate::inventory::clock;
 use crate::live::{self, Handler};
 use crate::net::{Flow, State};
@@ -48,7 +48,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         members.restrict(&mut filter);
     }
     // The kernel is not told about processes: what they are comes to be known while they run.
-    let mut options = trace::options(&filter, filter.states, &tracing);
+    let mut options = trace::options(&filter, filter.states, Detail::Transitions, &tracing);
     options.forward_signals_to = Some(gate.pid()?);
     members.restrict(&mut filter);
     let mut engine = trace::engine(&filter, None);

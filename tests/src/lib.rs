@@ -7,10 +7,13 @@
 pub mod binary;
 pub mod clock;
 pub mod expect;
+pub mod exporter;
 pub mod helper;
 pub mod leaker;
+pub mod prometheus;
 pub mod sockets;
 pub mod spawn;
 pub mod traced;
 pub mod trial;
 pub mod truth;
+pub mod web;

@@ -6,7 +6,8 @@
 
 use std::fs;
 use std::io;
-use std::process::{Child, Command};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::{PoisonError, RwLock};
 use std::thread::sleep;
 use std::time::Duration;
@@ -31,6 +32,16 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
     }
     sleep(Duration::from_millis(1));
     Ok(child)
+}
+
+/// Starts a program that says nothing, and that ends with the calling thread.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn quiet(program: &Path, args: &[&str]) -> io::Result<Child> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program).args(args);
+    start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 /// Does `work` while no process is being started.

@@ -13,6 +13,7 @@ mod robust;
 mod run;
 mod scale;
 mod seeding;
+mod serve;
 mod sockets_rare;
 mod states;
 mod time_wait;
@@ -36,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         states::trials(),
         leaks::trials(),
         leaks_scale::trials(),
+        serve::trials(),
     ];
     trial::run(modules.into_iter().flatten().collect())
 }

@@ -43,14 +43,16 @@ pub fn evidence(engine: &Engine, container_of: &dyn Fn(u64) -> Option<String>, n
         let custody = match open.owner {
             None => Custody::Unseen,
             Some(owner) => {
-                evidence.culprits.entry(owner.pid).or_insert_with(|| Culprit {
-                    pid: owner.pid,
-                    comm: owner.comm,
-                    container: container_of(owner.cgroup_id),
-                    container_shown: container_of(owner.cgroup_id)
-                        .map(|id| format!("container {}", escape(id.as_bytes()))),
-                    cgroup_id: owner.cgroup_id,
-                    ..Culprit::default()
+                evidence.culprits.entry(owner.pid).or_insert_with(|| {
+                    let container = container_of(owner.cgroup_id);
+                    Culprit {
+                        pid: owner.pid,
+                        comm: owner.comm,
+                        container_shown: container.as_deref().map(shown),
+                        container,
+                        cgroup_id: owner.cgroup_id,
+                        ..Culprit::default()
+                    }
                 });
                 Custody::Held(vec![Keeper { pid: owner.pid, fd: None }])
             }
@@ -69,6 +71,13 @@ pub fn evidence(engine: &Engine, container_of: &dyn Fn(u64) -> Option<String>, n
     evidence.looked =
         Looked { namespaces, close_wait: evidence.candidates.len() as u64, processes: None, fds: None };
     evidence
+}
+
+/// A container as short as `docker ps` shows it; which runtime made it a recording does not know.
+fn shown(id: &str) -> String {
+    let is_hexadecimal = id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let short = if is_hexadecimal { id.get(..12).unwrap_or(id) } else { id };
+    format!("container {}", escape(short.as_bytes()))
 }
 
 /// Where somebody listens, by namespace and port.

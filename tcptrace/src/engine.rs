@@ -132,6 +132,7 @@ impl Engine {
     /// A dump is about to be taken.
     pub fn inventory_begins(&mut self, now: MonoNs) {
         self.resyncs += u64::from(self.lost_since_inventory);
+        self.tracker.trust_events(!self.lost_since_inventory);
         self.lost_since_inventory = false;
         self.tracker.begin_resync(now);
     }
@@ -199,6 +200,7 @@ impl Engine {
             ring_full: self.kernel_loss.ring_full,
             skipped_runs: self.kernel_loss.skipped_runs,
             table_full: self.tracker.table_full(),
+            vanished: self.tracker.vanished(),
             resyncs: self.resyncs,
         }
     }

@@ -12,14 +12,29 @@ pub struct Loss {
     pub skipped_runs: u64,
     /// Connections that the tracker's tables had no room for.
     pub table_full: u64,
+    /// TIME_WAITs and orphaned FIN_WAIT2s that were gone although no event had said so: loss that nothing else
+    /// counted. Left out of JSON while it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vanished: u64,
     /// Times the tracker was reconciled with a `sock_diag` dump after loss.
     pub resyncs: u64,
 }
 
 impl Loss {
+    /// Everything that is known to be missing, in whatever it was counted.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.ring_full + self.skipped_runs + self.table_full + self.vanished
+    }
+
     /// True when anything at all was lost.
     #[must_use]
     pub fn any(&self) -> bool {
-        self.ring_full != 0 || self.skipped_runs != 0 || self.table_full != 0
+        self.total() != 0
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -558,10 +558,7 @@ impl Findings<'_> {
                 None => format!("network namespace {}, restored", self.place.netns),
             },
             match self.engine.loss() {
-                loss if loss.any() => paint.alarm(&format!(
-                    "{} LOST",
-                    human::counted(loss.ring_full + loss.skipped_runs + loss.table_full, "event")
-                )),
+                loss if loss.any() => paint.alarm(&format!("{} LOST", human::counted(loss.total(), "event"))),
                 _ => "nothing was lost".to_owned(),
             }
         )?;

@@ -188,10 +188,13 @@ impl View {
     fn lost_events(&self) -> Family<'_> {
         let mut family =
             Family::counter("tcptrace_lost_events", "Events that were not seen. Anything but 0 is a gap.");
-        let Loss { ring_full, skipped_runs, table_full, resyncs: _ } = self.loss;
-        for (cause, count) in
-            [("ring_full", ring_full), ("skipped_runs", skipped_runs), ("table_full", table_full)]
-        {
+        let Loss { ring_full, skipped_runs, table_full, vanished, resyncs: _ } = self.loss;
+        for (cause, count) in [
+            ("ring_full", ring_full),
+            ("skipped_runs", skipped_runs),
+            ("table_full", table_full),
+            ("vanished", vanished),
+        ] {
             family.number(&[("cause", cause)], count as f64);
         }
         family

@@ -105,6 +105,7 @@ pub struct Tracker {
     connections: u64,
     table_full: u64,
     censored: u64,
+    vanished: u64,
 }
 
 impl Tracker {
@@ -125,6 +126,7 @@ impl Tracker {
             connections: 0,
             table_full: 0,
             censored: 0,
+            vanished: 0,
         }
     }
 
@@ -218,6 +220,13 @@ impl Tracker {
     #[must_use]
     pub fn table_full(&self) -> u64 {
         self.table_full
+    }
+
+    /// Minis that were found gone although no event said so and none was known to be lost: loss that the kernel
+    /// side did not count.
+    #[must_use]
+    pub fn vanished(&self) -> u64 {
+        self.vanished
     }
 
     fn number_connection(&mut self, protocol: Protocol, state: State) -> ConnId {

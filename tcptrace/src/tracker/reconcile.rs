@@ -28,6 +28,8 @@ const MAX_CLOSES: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(super) struct Resync {
     is_under_way: bool,
+    /// No event was lost as far as is known: what the dump does not show was missed by the dump.
+    is_lossless: bool,
     closes: VecDeque<(MonoNs, Flow)>,
     /// Dumps so far: marks the rows that the present one has shown.
     dumps: u32,
@@ -59,6 +61,10 @@ struct Pass<'a> {
     mptcp: HashSet<Flow>,
 }
 
+/// No mini's timer runs longer after its last start: TIME_WAIT's 60 s, the most that the timer wheel adds at
+/// HZ=100, and a second.
+const OVERDUE_NS: u64 = 67_000_000_000;
+
 impl Tracker {
     /// Call before the requests of a dump are sent: from here on closes are remembered, so that the dump
     /// cannot bring back what has closed meanwhile.
@@ -66,6 +72,13 @@ impl Tracker {
         self.clock = self.clock.max(now);
         self.resync.is_under_way = true;
         self.resync.closes.clear();
+    }
+
+    /// Says that no event was lost before this dump, as far as is known. A dump is no snapshot: while sockets come
+    /// and go it may pass over one (`inet_diag` resumes a hash chain by counting), which must not cost a
+    /// connection whose events all came. What has outlived its own timer is proof of loss all the same.
+    pub fn trust_events(&mut self, is_lossless: bool) {
+        self.resync.is_lossless = is_lossless;
     }
 
     /// Makes the tracker agree with a dump. Every event up to `dump.finished` must have been applied before,
@@ -238,6 +251,23 @@ impl Tracker {
 
     /// Rows that a complete dump should have shown and did not.
     fn drop_absent(&mut self, pass: &Pass<'_>) {
+        if !self.resync.is_lossless {
+            self.drop_absent_fulls(pass);
+        }
+        let absent = |row: (Slot, &Row<Mini>)| {
+            let (slot, mini) = row;
+            (mini.is_live() && pass.misses(mini.dump, mini.armed_at, mini.flow())).then_some(slot)
+        };
+        for slot in self.minis.iter().filter_map(absent).collect::<Vec<_>>() {
+            let is_overdue = pass.dump.finished.saturating_sub(self.minis[slot].armed_at) > OVERDUE_NS;
+            self.vanished += u64::from(is_overdue && self.resync.is_lossless);
+            if is_overdue || !self.resync.is_lossless {
+                self.drop_mini(slot);
+            }
+        }
+    }
+
+    fn drop_absent_fulls(&mut self, pass: &Pass<'_>) {
         let absent = |row: (Slot, &Row<Full>)| {
             let (slot, full) = row;
             pass.misses(full.dump, full.changed, full.flow()).then_some(slot)
@@ -249,13 +279,6 @@ impl Tracker {
             } else {
                 self.drop_full(slot);
             }
-        }
-        let absent = |row: (Slot, &Row<Mini>)| {
-            let (slot, mini) = row;
-            (mini.is_live() && pass.misses(mini.dump, mini.armed_at, mini.flow())).then_some(slot)
-        };
-        for slot in self.minis.iter().filter_map(absent).collect::<Vec<_>>() {
-            self.drop_mini(slot);
         }
     }
 }

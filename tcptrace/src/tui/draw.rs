@@ -70,7 +70,7 @@ fn title(buf: &mut Buffer, area: Rect, state: &State, look: &Look) {
     let mut flags = Vec::new();
     let loss = view.snapshot.loss;
     if loss.any() {
-        let lost = loss.ring_full + loss.skipped_runs + loss.table_full;
+        let lost = loss.total();
         flags.push(Piece { text: format!("LOST {}", human::count(lost)), style: theme.alarm() });
     }
     if let Some(recording) = &view.recording {

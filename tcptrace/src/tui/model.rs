@@ -90,7 +90,7 @@ impl Model {
             at: now,
             open: [0; LANES.len()],
             events: engine.events(),
-            lost: loss.ring_full + loss.skipped_runs + loss.table_full,
+            lost: loss.total(),
             ..self.totals
         };
         let mut holding = self.holders.begin(now);

@@ -79,6 +79,9 @@ fn loss(loss: &Loss) -> String {
     if loss.table_full > 0 {
         causes.push(format!("{} found no room in our tables", human::counted(loss.table_full, "connection")));
     }
+    if loss.vanished > 0 {
+        causes.push(format!("the end of {} was never reported", human::counted(loss.vanished, "TIME_WAIT")));
+    }
     let mut text = format!(
         "LOSS: {}. Counts below are too low; a dwell that lost its beginning or its end is left out, so that \
          the others are right.",

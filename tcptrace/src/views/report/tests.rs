@@ -202,7 +202,7 @@ fn loss_and_trouble_come_first() {
         ..step(State::TimeWait, State::Close, 0)
     });
     let mut snapshot = stats.snapshot(meta(), std::iter::empty(), &|_| None);
-    snapshot.loss = Loss { ring_full: 1_200, skipped_runs: 34, table_full: 0, resyncs: 2 };
+    snapshot.loss = Loss { ring_full: 1_200, skipped_runs: 34, table_full: 0, vanished: 0, resyncs: 2 };
     snapshot.skipped = vec![SkippedHook {
         name: "sock_recv_length".into(),
         why: "not in this kernel; who was told EOF is not known".into(),

@@ -12,6 +12,7 @@ pub mod effects;
 pub mod engine;
 pub mod event;
 pub mod experiment;
+pub mod facts;
 pub mod filter;
 pub mod inventory;
 pub mod kernel;

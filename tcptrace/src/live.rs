@@ -34,6 +34,15 @@ const LOSS_EVERY: Duration = Duration::from_millis(500);
 /// the load.
 const RESYNC_EVERY: Duration = Duration::from_secs(2);
 
+/// What a dump is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DumpOf {
+    /// Which sockets there are.
+    Sockets,
+    /// And who holds them: by far the dearer part, for it reads every descriptor of every process.
+    Holders,
+}
+
 /// What a command does with what comes in.
 pub trait Handler {
     /// Here is the thread that may ask the system while tracing: the calling one is about to lose what that
@@ -62,8 +71,8 @@ pub trait Handler {
 
     /// Whether what is open shall be compared with a dump now. Some FIN_WAIT2 minis turn into TIME_WAIT without
     /// any event: a view of what is open should follow a dump. Asked twice a second.
-    fn wants_dump(&mut self) -> bool {
-        false
+    fn wants_dump(&mut self) -> Option<DumpOf> {
+        None
     }
 
     /// After each batch of events, when [`Options::wake`] is notified, and at least every [`Options::tick`].
@@ -126,7 +135,7 @@ pub async fn run(
     handler.started(engine)?;
     let started = Instant::now();
     let deadline = options.duration.map(|duration| started + duration);
-    let mut dumping = Some(begin_dump(engine, options, &worker, handler, true)?);
+    let mut dumping = Some(begin_dump(engine, options, &worker, handler, DumpOf::Holders)?);
     let (mut loss_read, mut last_dump) = (started, started);
     let ended_by = loop {
         let now = Instant::now();
@@ -161,10 +170,10 @@ pub async fn run(
             loss_read = now;
             read_loss(engine, &tracer, handler)?;
             if dumping.is_none() && now - last_dump >= RESYNC_EVERY {
-                let holders = engine.needs_resync();
-                if holders || handler.wants_dump() {
+                let mending = engine.needs_resync().then_some(DumpOf::Holders);
+                if let Some(of) = mending.max(handler.wants_dump()) {
                     last_dump = now;
-                    dumping = Some(begin_dump(engine, options, &worker, handler, holders)?);
+                    dumping = Some(begin_dump(engine, options, &worker, handler, of)?);
                 }
             }
         }
@@ -174,7 +183,7 @@ pub async fn run(
     };
     let dump = match dumping {
         Some(dump) => dump,
-        None => begin_dump(engine, options, &worker, handler, false)?,
+        None => begin_dump(engine, options, &worker, handler, DumpOf::Sockets)?,
     };
     finish(engine, &mut tracer, handler, dump).await?;
     Ok(ended_by)
@@ -253,21 +262,20 @@ fn begin_dump(
     options: &Options,
     worker: &Worker,
     handler: &mut impl Handler,
-    holders: bool,
+    of: DumpOf,
 ) -> anyhow::Result<Dumping> {
     supply(engine, handler, &Input::InventoryBegins { at: clock::monotonic_ns() })?;
     let namespaces = options.namespaces.clone();
-    Ok(worker.ask(move || take_inventory(&namespaces, holders)))
+    Ok(worker.ask(move || take_inventory(&namespaces, of)))
 }
 
-/// Every socket of these namespaces (of all, where none is named) and, with `holders`, one holder of each: by far
-/// the dearer part, for it reads every descriptor of every process.
-fn take_inventory(wanted: &[u32], holders: bool) -> anyhow::Result<Inventory> {
+/// Every socket of these namespaces (of all, where none is named) and, where asked for, one holder of each.
+fn take_inventory(wanted: &[u32], of: DumpOf) -> anyhow::Result<Inventory> {
     let found = namespaces::all()?.only(wanted);
     let mut dump = inventory::dump_these(&found.list, StateSet::ALL)?;
     dump.notes.extend(found.notes);
     let mut owners = Vec::new();
-    if holders {
+    if of == DumpOf::Holders {
         owners.extend(owners::of_dump(&mut dump));
     }
     owners.sort_unstable_by_key(|&(inode, _)| inode);

@@ -11,11 +11,13 @@
 
 mod reader;
 mod row;
+pub mod session;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
 pub use reader::{Ending, ReadError, Reader};
+pub use session::Session;
 pub use writer::{Recorder, Written, create};
 
 use crate::engine::{Inventory, KernelLoss};

@@ -5,6 +5,7 @@
 
 mod key;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
@@ -142,6 +143,13 @@ pub struct Sysctls {
     pub tcp_tw_reuse: Option<u32>,
     /// `net.ipv4.tcp_max_tw_buckets`.
     pub tcp_max_tw_buckets: Option<u32>,
+    /// Ports that connect() may choose from: `ip_local_port_range` without `ip_local_reserved_ports`.
+    #[serde(default)]
+    pub local_ports: Option<u32>,
+    /// Every sysctl that has to do with the closing states, or is said to, with its value; those without one are
+    /// left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
 }
 
 /// A hook that could not be used.

@@ -1,6 +1,5 @@
 //! `tcptrace record`: everything that comes in, to a file.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
@@ -10,12 +9,10 @@ use anyhow::Context as _;
 use super::{Advice as _, Exit, block_on, trace};
 use crate::cli::RecordArgs;
 use crate::engine::{Engine, Input};
-use crate::event::{Context, Event};
+use crate::event::Event;
 use crate::filter::{Detail, Filter};
-use crate::inventory::cgroup::Cgroups;
-use crate::inventory::namespaces;
 use crate::live::{self, Handler};
-use crate::recording::{self, Footer, Header, NamedCgroup, NamedNamespace, Recorder, VERSION, Written};
+use crate::recording::{self, Session, Written, session};
 use crate::settings::{System, Tracing};
 use crate::views::human;
 
@@ -61,45 +58,19 @@ fn tell(engine: &Engine, path: &str, written: Written) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The header of a recording of the running kernel.
-pub fn header(engine: &Engine) -> anyhow::Result<Header> {
-    let meta = engine.meta();
-    let named = |namespace: &namespaces::Namespace| NamedNamespace {
-        inode: namespace.inode,
-        name: namespace.name.clone(),
-        pid: namespace.pid,
-    };
-    Ok(Header {
-        version: VERSION,
-        tool_version: meta.tool_version.clone(),
-        host: meta.host.clone(),
-        kernel: meta.kernel.clone(),
-        hz: meta.hz,
-        started: meta.started,
-        wall: meta.wall,
-        sysctls: meta.sysctls.clone(),
-        filters: meta.filters.clone(),
-        namespaces: namespaces::all()?.list.iter().map(named).collect(),
-        ..Header::default()
-    })
-}
-
 struct Recording<'a> {
     args: &'a RecordArgs,
     /// Until the start of tracing.
     file: Option<File>,
     /// From the start of tracing on.
-    recorder: Option<Recorder>,
-    /// Whose names the footer gives.
-    cgroups: BTreeSet<u64>,
-    failed: Option<std::io::Error>,
+    session: Option<Session>,
     show_progress: bool,
 }
 
 impl<'a> Recording<'a> {
     fn new(args: &'a RecordArgs, file: File) -> Self {
         let show_progress = std::io::stderr().is_terminal();
-        Self { args, file: Some(file), recorder: None, cgroups: BTreeSet::new(), failed: None, show_progress }
+        Self { args, file: Some(file), session: None, show_progress }
     }
 
     fn check<T>(&self, result: std::io::Result<T>) -> anyhow::Result<T> {
@@ -110,52 +81,30 @@ impl<'a> Recording<'a> {
     }
 
     fn finish(mut self, engine: &Engine) -> anyhow::Result<(String, Written)> {
-        let recorder = self.recorder.take().context("the recording was never begun")?;
-        let path = crate::text::escape(recorder.path().as_os_str().as_encoded_bytes()).into_owned();
-        let mut known = Cgroups::new();
-        let now = engine.now();
-        let cgroups =
-            self.cgroups.iter().filter_map(|&id| Some(NamedCgroup::new(id, &*known.workload(id, now)?)));
-        let snapshot = engine.snapshot(&|_| None);
-        let footer = Footer {
-            ended: now,
-            events: 0,
-            programs: snapshot.programs,
-            skipped: snapshot.skipped,
-            cgroups: cgroups.collect(),
-        };
-        Ok((path, self.check(recorder.finish(&footer))?))
+        let session = self.session.take().context("the recording was never begun")?;
+        let path = crate::text::escape(session.path().as_os_str().as_encoded_bytes()).into_owned();
+        Ok((path, self.check(session.finish(engine))?))
     }
 }
 
 impl Handler for Recording<'_> {
     fn started(&mut self, engine: &Engine) -> anyhow::Result<()> {
         let file = self.file.take().context("the recording was begun twice")?;
-        self.recorder = Some(Recorder::start(&self.args.output, file, &header(engine)?)?);
+        let namespaces = session::namespaces()?;
+        self.session = Some(Session::start(&self.args.output, file, engine, namespaces)?);
         Ok(())
     }
 
     fn event(&mut self, event: &Event) {
-        if let Event::State(change) = event
-            && let Context::Process(task) = &change.context
-            && task.cgroup_id != 0
-        {
-            self.cgroups.insert(task.cgroup_id);
-        }
-        if self.failed.is_none()
-            && let Some(recorder) = &mut self.recorder
-        {
-            self.failed = recorder.event(event).err();
+        if let Some(session) = &mut self.session {
+            session.event(event);
         }
     }
 
     fn input(&mut self, input: &Input) -> anyhow::Result<()> {
-        if let Input::Inventory(inventory) = input {
-            self.cgroups.extend(inventory.owners.iter().map(|(_, owner)| owner.cgroup_id));
-        }
-        match &mut self.recorder {
-            Some(recorder) => {
-                let result = recorder.input(input);
+        match &mut self.session {
+            Some(session) => {
+                let result = session.input(input);
                 self.check(result)
             }
             None => Ok(()),
@@ -163,15 +112,11 @@ impl Handler for Recording<'_> {
     }
 
     fn turn(&mut self, engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
-        let result = match (self.failed.take(), &mut self.recorder) {
-            (Some(error), _) => Err(error),
-            (None, Some(recorder)) => recorder.turn(engine.now()),
-            (None, None) => Ok(()),
-        };
+        let result = self.session.as_mut().map_or(Ok(()), |session| session.turn(engine));
         self.check(result)?;
         if self.show_progress && engine.events() > 0 {
             let elapsed = human::duration(engine.meta().elapsed_ns());
-            let written = self.recorder.as_ref().map(Recorder::written).unwrap_or_default();
+            let written = self.session.as_ref().map(Session::written).unwrap_or_default();
             let mut err = anstream::stderr().lock();
             write!(err, "\r{elapsed}, {}, Ctrl-C ends", human::counted(written.events, "event"))?;
             err.flush()?;

@@ -8,12 +8,11 @@ use crate::engine::Engine;
 use crate::filter::{Detail, Filter, StateSet};
 use crate::inventory::cgroup::Cgroups;
 use crate::inventory::clock;
-use crate::inventory::namespaces::{self, Namespace};
 use crate::inventory::sysctl::Sysctls;
 use crate::kernel::{TracerOptions, hz};
 use crate::live;
 use crate::settings::Tracing;
-use crate::snapshot::{self, KeyKind, Meta, Snapshot, WallClock};
+use crate::snapshot::{KeyKind, Meta, Snapshot, WallClock};
 use crate::tracker::Limits;
 use crate::views::human;
 
@@ -35,6 +34,7 @@ pub fn engine(filter: &Filter, by: Option<KeyKind>) -> Engine {
 /// What is known about this host before tracing begins.
 fn live_meta(filter: &Filter) -> Meta {
     let uname = rustix::system::uname();
+    let namespaces: Vec<u32> = filter.namespaces.iter().map(|netns| netns.inode).collect();
     let text = |text: &std::ffi::CStr| crate::text::escape(text.to_bytes()).into_owned();
     Meta {
         wall: WallClock { offset_ns: clock::realtime_offset_ns() },
@@ -42,23 +42,10 @@ fn live_meta(filter: &Filter) -> Meta {
         host: Some(text(uname.nodename())),
         kernel: Some(text(uname.release())),
         hz: hz::hz(),
-        sysctls: sysctls(filter),
+        sysctls: Sysctls::of_namespaces(&namespaces).iter().map(Sysctls::for_snapshot).collect(),
         filters: filter.to_string(),
         ..Meta::default()
     }
-}
-
-/// Of the namespaces that are asked for, else of our own. One that has gone meanwhile is left out: the dump
-/// says so.
-fn sysctls(filter: &Filter) -> Vec<snapshot::Sysctls> {
-    let wanted = filter.namespaces.iter().map(|netns| namespaces::resolve(&netns.inode.to_string()));
-    let wanted: Vec<_> = if filter.namespaces.is_empty() { vec![Namespace::own()] } else { wanted.collect() };
-    wanted
-        .into_iter()
-        .flatten()
-        .flat_map(|namespace| Sysctls::read(&namespace))
-        .map(|all| all.for_snapshot())
-        .collect()
 }
 
 /// Names the containers of cgroups by asking the running system.

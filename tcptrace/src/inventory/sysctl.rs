@@ -91,8 +91,24 @@ pub struct Sysctls {
 impl Sysctls {
     /// Reads them in `namespace`.
     pub fn read(namespace: &Namespace) -> Result<Self, NamespaceError> {
-        let readings = namespaces::within(namespace, || NAMES.map(|name| (name, read(name))))?;
+        let mut readings = namespaces::within(namespace, || NAMES.map(|name| (name, read(name))))?;
+        for (name, reading) in &mut readings {
+            if *reading == Reading::Absent && HOST_WIDE.contains(name) {
+                *reading = read(name);
+            }
+        }
         Ok(Self { netns: namespace.inode, readings: readings.into() })
+    }
+
+    /// Reads them in the namespaces of these inode numbers; in the program's own where none is given. One that
+    /// has gone, or refuses, is left out.
+    #[must_use]
+    pub fn of_namespaces(inodes: &[u32]) -> Vec<Self> {
+        let wanted: Vec<_> = match inodes {
+            [] => vec![Namespace::own()],
+            some => some.iter().map(|inode| namespaces::resolve(&inode.to_string())).collect(),
+        };
+        wanted.into_iter().flatten().flat_map(|namespace| Self::read(&namespace)).collect()
     }
 
     /// What one of [`NAMES`] said; absent for any other name.
@@ -140,6 +156,12 @@ impl Sysctls {
             tcp_fin_timeout: small("net.ipv4.tcp_fin_timeout"),
             tcp_tw_reuse: small("net.ipv4.tcp_tw_reuse"),
             tcp_max_tw_buckets: small("net.ipv4.tcp_max_tw_buckets"),
+            local_ports: self.local_port_count(),
+            values: self
+                .readings
+                .iter()
+                .filter_map(|(&name, reading)| Some((name.to_owned(), reading.value()?.replace('\t', " "))))
+                .collect(),
         }
     }
 }

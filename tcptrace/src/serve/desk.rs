@@ -20,7 +20,7 @@ use crate::inventory::cgroup::Cgroups;
 use crate::inventory::clock;
 use crate::inventory::worker::{Answer, Worker};
 use crate::leaks::{self, History};
-use crate::live::Handler;
+use crate::live::{DumpOf, Handler};
 use crate::net::State;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
@@ -268,8 +268,8 @@ impl Handler for Desk {
         self.aggregate.record(outcome);
     }
 
-    fn wants_dump(&mut self) -> bool {
-        std::mem::take(&mut self.dump_wanted)
+    fn wants_dump(&mut self) -> Option<DumpOf> {
+        std::mem::take(&mut self.dump_wanted).then_some(DumpOf::Sockets)
     }
 
     fn turn(&mut self, engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {

@@ -1,10 +1,14 @@
 //! What is wrong now, in words; or that nothing is.
 
+use crate::leaks::Leak;
 use crate::net::State;
 use crate::views::human;
+use crate::views::leaks::{self, words};
 
-use super::holders::HELD_NS;
-use super::view::{Holder, View};
+use super::leaks::HELD_NS;
+use super::ports::Outlook;
+use super::text;
+use super::view::View;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +32,8 @@ pub struct Finding {
 
 /// What happened within this time is happening now.
 const NOW_NS: u64 = 60_000_000_000;
+/// Ports that last longer than this are no matter of now.
+const EXHAUSTED_SOON_S: u64 = 600;
 /// Before this nothing can have lasted long.
 const TOO_EARLY_NS: u64 = HELD_NS;
 
@@ -36,10 +42,10 @@ const TOO_EARLY_NS: u64 = HELD_NS;
 pub fn diagnose(view: &View, clock: impl Fn(u64) -> String) -> Vec<Finding> {
     let mut findings = Vec::new();
     let alarm = |text| Finding { severity: Severity::Alarm, text };
-    let mut holders = view.holders.iter();
-    if let Some(first) = holders.next() {
+    let groups = leaks::group(&view.leaks.leaks);
+    if let Some((first, more)) = groups.split_first() {
         findings.push(alarm(leak(first, view, &clock)));
-        findings.extend(others(holders.as_slice()).map(alarm));
+        findings.extend(others(more).map(alarm));
     }
     let recent = |total: fn(&super::trends::Sample) -> u64| {
         view.trends.growth(NOW_NS, total).map_or(0, |(grown, _)| grown)
@@ -62,6 +68,18 @@ pub fn diagnose(view: &View, clock: impl Fn(u64) -> String) -> Vec<Finding> {
             human::counted(overflows, "connection")
         )));
     }
+    for towards in &view.time_waits.towards {
+        if let Outlook::ExhaustedIn(seconds) = towards.outlook
+            && seconds < EXHAUSTED_SOON_S
+        {
+            findings.push(alarm(format!(
+                "no local port is left for {} in about {}: {} are in TIME_WAIT",
+                towards.to.remote,
+                human::duration(seconds.saturating_mul(1_000_000_000)),
+                human::count(towards.sockets)
+            )));
+        }
+    }
     let lost = recent(|sample| sample.lost);
     if lost > 0 {
         findings.push(Finding {
@@ -80,19 +98,23 @@ fn times(n: u64) -> String {
 }
 
 /// `demo-leaky[77] leaks: 31 sockets in CLOSE_WAIT, the oldest since 14:03:11 (5 m 07 s), +7 a minute`.
-fn leak(holder: &Holder, view: &View, clock: &impl Fn(u64) -> String) -> String {
-    let age = holder.oldest;
-    let which = if holder.sockets == 1 { "" } else { "the oldest " };
-    let since = if age.is_lower_bound {
-        format!("{which}for at least {}", human::duration(age.ns))
-    } else {
-        format!("{which}since {} ({})", clock(view.now().saturating_sub(age.ns)), human::duration(age.ns))
-    };
+fn leak(group: &[&Leak], view: &View, clock: &impl Fn(u64) -> String) -> String {
+    let Some(leak) = group.first() else { return String::new() };
+    let which = if leak.count() == 1 { "" } else { "the oldest " };
+    let since = leak.oldest().map_or_else(String::new, |oldest| {
+        let age = view.leak_age(oldest);
+        let (shown, at) = (text::elapsed(age.ns), clock(view.now().saturating_sub(age.ns)));
+        if age.is_lower_bound {
+            format!(", {which}since before {at} (at least {shown})")
+        } else {
+            format!(", {which}since {at} ({shown})")
+        }
+    });
     format!(
-        "{} leaks: {} in CLOSE_WAIT, {since}{}",
-        human::process(holder.process.as_ref()),
-        human::counted(holder.sockets, "socket"),
-        holder.per_min.map_or_else(String::new, |per_min| format!(", {}", growth(per_min)))
+        "{} leaks {} in CLOSE_WAIT{since}{}",
+        words::who(group),
+        human::counted(leak.count(), "socket"),
+        leak.rate.map_or_else(String::new, |rate| format!(", {}", growth(rate.per_min)))
     )
 }
 
@@ -106,35 +128,28 @@ pub fn growth(per_min: f64) -> String {
     }
 }
 
-fn others(holders: &[Holder]) -> Option<String> {
-    let sockets: u64 = holders.iter().map(|holder| holder.sockets).sum();
-    match holders {
-        [] => None,
-        [one] => Some(format!(
-            "{} holds {} in CLOSE_WAIT, too",
-            human::process(one.process.as_ref()),
-            human::count(one.sockets)
-        )),
-        several => Some(format!(
-            "{} and {} others hold {} in CLOSE_WAIT, too",
-            human::process(several[0].process.as_ref()),
-            human::count(several.len() as u64 - 1),
-            human::count(sockets)
-        )),
-    }
+fn others(groups: &[Vec<&Leak>]) -> Option<String> {
+    let sockets: u64 = groups.iter().filter_map(|group| group.first()).map(|leak| leak.count()).sum();
+    let (first, more) = groups.split_first()?;
+    let who = match more.len() {
+        0 => words::who(first),
+        n => format!("{} and {} others", words::who(first), human::count(n as u64)),
+    };
+    let leak = if more.is_empty() && first.len() == 1 { "leaks" } else { "leak" };
+    Some(format!("{who} {leak} {}, too", human::count(sockets)))
 }
 
 fn well(view: &View) -> Finding {
     let elapsed = view.snapshot.meta.elapsed_ns();
     let text = if elapsed < TOO_EARLY_NS {
-        format!("nothing is wrong so far; a leak shows after {}", human::duration(HELD_NS))
+        format!("nothing is wrong so far; a leak shows after {}", text::elapsed(HELD_NS))
     } else {
         match view.snapshot.open_in(State::CloseWait) {
             0 => "nothing is wrong: nobody keeps a connection that its peer has closed".to_owned(),
             n => format!(
                 "nothing is wrong: {} in CLOSE_WAIT, none of them for {}",
                 human::counted(n, "socket"),
-                human::duration(HELD_NS)
+                text::elapsed(HELD_NS)
             ),
         }
     };

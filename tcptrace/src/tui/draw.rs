@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 
-use crate::views::human;
+use crate::views::{human, leaks};
 
 use super::keymap;
 use super::look::Look;
@@ -91,7 +91,7 @@ fn title(buf: &mut Buffer, area: Rect, state: &State, look: &Look) {
     let mut about = vec![Piece { text: "tcptrace".to_owned(), style: theme.heading() }];
     let mut plain = |text: String| about.push(Piece { text, style: Style::new() });
     plain(look.clock(view, view.now()));
-    plain(format!("for {}", human::duration(meta.elapsed_ns() / 1_000_000_000 * 1_000_000_000)));
+    plain(format!("for {}", text::elapsed(meta.elapsed_ns())));
     if let Some(host) = &meta.host {
         plain(crate::text::escape(host.as_bytes()).into_owned());
     }
@@ -124,7 +124,7 @@ fn title(buf: &mut Buffer, area: Rect, state: &State, look: &Look) {
 fn tabs(buf: &mut Buffer, area: Rect, state: &State, look: &Look) -> Vec<(Rect, Pane)> {
     let theme = look.theme;
     let mut placed = Vec::new();
-    let leaks = state.view.holders.len();
+    let leaks = leaks::group(&state.view.leaks.leaks).len();
     let label = |pane: Pane, long: bool| match (pane, long) {
         (Pane::Leaks, _) if leaks > 0 => format!(" {} {} ({leaks}) ", pane.index() + 1, pane.title()),
         (pane, true) => format!(" {} {} ", pane.index() + 1, pane.title()),
@@ -146,20 +146,24 @@ fn tabs(buf: &mut Buffer, area: Rect, state: &State, look: &Look) -> Vec<(Rect, 
         placed.push((Rect { x, width: end - x, ..area }, pane));
         x = end;
     }
-    // Behind the tabs there is room for what changes what is seen.
-    let mut notes = Vec::new();
-    if let Some(focus) = &state.view.focus {
-        notes.push(format!("filter {} since {}", focus.line, look.clock(&state.view, focus.since)));
+    let left = (area.x + area.width).saturating_sub(x + 1);
+    let notes = notes(state, look);
+    if text::width(&notes) <= left.into() {
+        buf.set_stringn(x + 1, area.y, notes, left.into(), theme.warning());
     }
+    placed
+}
+
+/// What changes what is seen: a filter, a search. Behind the tabs where there is room, else at the foot.
+fn notes(state: &State, look: &Look) -> String {
+    let mut notes = Vec::new();
     if !state.list().search.is_empty() {
         notes.push(format!("search {:?}", state.list().search));
     }
-    let left = (area.x + area.width).saturating_sub(x + 1);
-    if !notes.is_empty() && left > 0 {
-        let note = text::cut(&theme.shown(&notes.join("  ")), left.into(), theme);
-        buf.set_stringn(x + 1, area.y, note, left.into(), theme.warning());
+    if let Some(focus) = &state.view.focus {
+        notes.push(format!("filter {} since {}", focus.line, look.clock(&state.view, focus.since)));
     }
-    placed
+    look.theme.shown(&notes.join("  "))
 }
 
 /// The line at the foot: what is typed, what there is to say, or which keys there are.
@@ -189,12 +193,20 @@ fn foot(buf: &mut Buffer, area: Rect, state: &State, look: &Look) -> Option<Posi
         return None;
     }
     let mut x = area.x;
+    let notes = notes(state, look);
+    let behind_tabs =
+        state.drawn.tabs.last().map_or(0, |(tab, _)| room.saturating_sub(usize::from(tab.right()) + 1));
+    if text::width(&notes) > behind_tabs {
+        let notes = text::cut(&notes, room, theme);
+        (x, _) = buf.set_stringn(x, area.y, notes, room, theme.warning());
+        x += 2;
+    }
     for binding in keymap::bindings(state.view.playback.is_some()).filter(|binding| !binding.hint.is_empty())
     {
         // The first of the keys that the help names.
         let key = binding.shown.split("  ").next().unwrap_or_default();
         let taken = key.len() + binding.hint.len() + 3;
-        if usize::from(x - area.x) + taken > room {
+        if usize::from(x.saturating_sub(area.x)) + taken > room {
             break;
         }
         (x, _) = buf.set_stringn(x, area.y, key, room, theme.key());

@@ -1,13 +1,14 @@
 //! The cursor in a list whose rows come, go and change places.
 
+use crate::leaks::Kind;
 use crate::outcome::ConnId;
-use crate::snapshot::{Destination, ProcessKey};
+use crate::snapshot::Destination;
 
 /// What a row is about, so that the cursor stays on it wherever it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKey {
-    /// A process; `None` for those that are not known.
-    Process(Option<ProcessKey>),
+    /// What a process leaks; or, without one, what nobody is known to hold, by what is wrong with it.
+    Leak(Option<u32>, Option<Kind>),
     /// Where to.
     Destination(Destination),
     /// A connection.

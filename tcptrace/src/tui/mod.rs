@@ -10,21 +10,28 @@
 //! take its output (a stalled ssh line) therefore holds up the screen and never the events.
 
 pub mod action;
+pub mod ansi;
 pub mod collector;
 pub mod diagnosis;
 pub mod draw;
+pub mod export;
+pub mod files;
 pub mod history;
-pub mod holders;
 pub mod keymap;
 pub mod lanes;
+pub mod leaks;
 pub mod list;
 pub mod look;
 pub mod model;
 pub mod panes;
+pub mod ports;
 pub mod prompt;
 pub mod query;
+pub mod rates;
+pub mod recorder;
 pub mod screen;
 pub mod state;
+pub mod sysctls;
 pub mod table;
 pub mod terminal;
 pub mod text;

@@ -7,12 +7,12 @@ use crate::engine::Engine;
 use crate::event::MonoNs;
 use crate::filter::Filter;
 use crate::outcome::{End, Open, Outcome};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Sysctls};
 use crate::stats::{DEFAULT_KEYS, Stats};
 
 use super::history::History;
-use super::holders::Holders;
 use super::lanes::{self, LANES};
+use super::ports::Memory;
 use super::query::{First, Pane, Query, ROWS, Searchable};
 use super::trends::{Sample, Trends};
 use super::view::{Focus, Listed, Seen, Timeline, View};
@@ -29,8 +29,10 @@ pub struct Model {
     trends: Trends,
     /// Totals for the next sample; its `open` and `at` are not used.
     totals: Sample,
-    holders: Holders,
+    ports: Memory,
     focus: Option<Focused>,
+    /// Newer than those of the engine.
+    sysctls: Option<Vec<Sysctls>>,
 }
 
 /// A filter that was typed in, with statistics of its own: those of the engine go on over everything.
@@ -93,15 +95,11 @@ impl Model {
             lost: loss.total(),
             ..self.totals
         };
-        let mut holding = self.holders.begin(now);
         for open in engine.open().filter(|open| self.wants_open(open, now)) {
             if let Some(lane) = lanes::lane(open.state, open.phase) {
                 sample.open[lane] += 1;
             }
-            holding.add(&open);
         }
-        let held = holding.finish();
-        self.holders.push(now, held);
         self.trends.push(sample);
     }
 
@@ -118,7 +116,7 @@ impl Model {
         });
         self.trends = Trends::default();
         self.totals = Sample::default();
-        self.holders = Holders::default();
+        self.ports = Memory::default();
     }
 
     /// The filter that was typed in.
@@ -127,13 +125,14 @@ impl Model {
         self.focus.as_ref().map(|focused| &focused.filter)
     }
 
-    /// The view of this moment. What belongs to the collector (recording, playback) is for it to fill in.
+    /// The view of this moment. What belongs to the collector (leaks, recording, playback) is for it to fill in.
     #[must_use]
-    pub fn view(&self, engine: &Engine, query: &Query) -> View {
+    pub fn view(&mut self, engine: &Engine, query: &Query) -> View {
+        let snapshot = self.snapshot(engine);
         View {
-            snapshot: self.snapshot(engine),
+            time_waits: self.ports.look(&snapshot),
+            snapshot,
             trends: self.trends.clone(),
-            holders: self.holders.list(),
             connections: match query.pane {
                 Pane::Connections => self.connections(engine, query),
                 _ => Listed::default(),
@@ -145,11 +144,20 @@ impl Model {
         }
     }
 
+    /// Replaces the values of sysctls that the engine was told.
+    pub fn set_sysctls(&mut self, values: Vec<Sysctls>) {
+        self.sysctls = Some(values);
+    }
+
     fn snapshot(&self, engine: &Engine) -> Snapshot {
-        match &self.focus {
+        let mut snapshot = match &self.focus {
             Some(focused) => engine.snapshot_of(&focused.stats, &focused.filter, &|_| None),
             None => engine.snapshot(&|_| None),
+        };
+        if let Some(values) = &self.sysctls {
+            snapshot.meta.sysctls.clone_from(values);
         }
+        snapshot
     }
 
     fn connections(&self, engine: &Engine, query: &Query) -> Listed<Open> {

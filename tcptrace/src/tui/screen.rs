@@ -1,11 +1,12 @@
 //! The screen's two threads: one reads keys, one owns the terminal and the state.
 
-use std::io;
+use std::io::{self, BufWriter, Write as _};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use jiff::Zoned;
 use ratatui::crossterm::event::{self, Event, KeyEventKind, MouseButton, MouseEventKind};
 use ratatui::layout::Position;
 use tokio::sync::Notify;
@@ -16,9 +17,12 @@ use super::query::Query;
 use super::state::State;
 use super::terminal::{self, Screen};
 use super::view::View;
+use super::{export, files};
 
 /// Rows that a notch of the wheel moves.
 const NOTCH: isize = 3;
+/// The kernel stops all threads of a process well within this time.
+const STOP_WITHIN: Duration = Duration::from_millis(100);
 /// How long the screen is waited for at the end, when its terminal takes nothing any more.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -235,12 +239,29 @@ impl Face {
                 // As the terminal would have done to everything that was started with this line. Where nobody
                 // could let it go on, the kernel does not stop it.
                 rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
+                // Some other thread may be the first to notice; this one must not go on before.
+                thread::sleep(STOP_WITHIN);
                 self.screen.retake(self.state.mouse)?;
             }
+            Effect::Export => self.export(),
             Effect::Ask(query) => self.ask(FromScreen::Ask(query)),
             other => self.ask(FromScreen::Effect(other)),
         }
         Ok(false)
+    }
+
+    fn export(&mut self) {
+        let State { view, pane, .. } = &self.state;
+        let written = files::create(export::name(*pane), "jsonl", &Zoned::now()).and_then(|(path, file)| {
+            let mut out = BufWriter::new(file);
+            export::write(view, *pane, self.state.list(), &mut out)?;
+            out.flush()?;
+            Ok(path)
+        });
+        match written {
+            Ok(path) => self.state.say(&format!("written to {}", files::shown(&path))),
+            Err(error) => self.state.complain(&format!("cannot export: {error}")),
+        }
     }
 
     fn ask(&self, request: FromScreen) {

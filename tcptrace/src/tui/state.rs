@@ -252,6 +252,7 @@ impl State {
         if pane != self.pane {
             self.detail = None;
             self.pane = pane;
+            self.drawn = Drawn::default();
         }
     }
 

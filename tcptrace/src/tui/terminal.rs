@@ -14,6 +14,7 @@ use ratatui::crossterm::terminal::{
     disable_raw_mode, enable_raw_mode,
 };
 use ratatui::crossterm::{cursor, execute, queue};
+use ratatui::layout::Rect;
 
 use super::draw;
 use super::look::Look;
@@ -74,7 +75,9 @@ impl Screen {
     /// # Errors
     /// When the terminal is gone.
     pub fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not `clear()`: that asks the terminal where its cursor is, and the answer would come as keys.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     /// Listens to the mouse, or leaves it to the terminal, which can mark and copy text with it.
@@ -94,6 +97,8 @@ impl Screen {
     /// # Errors
     /// When the terminal is gone.
     pub fn retake(&mut self, mouse: bool) -> io::Result<()> {
+        // Whoever stopped us may have changed the settings: they are put back to what they were, and changed anew.
+        let _ = disable_raw_mode();
         enter(mouse)?;
         self.forget()
     }

@@ -4,6 +4,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::theme::Theme;
+use crate::views::page;
 
 /// Columns that a text takes.
 #[must_use]
@@ -28,13 +29,12 @@ pub fn cut(text: &str, room: usize, theme: Theme) -> String {
     if room > 0 { out + mark } else { out }
 }
 
-/// Words on lines of at most `room` columns, a longer word cut. Figures stay with their units, where a no-break
-/// space says so.
+/// Words on lines of at most `room` columns, a longer word cut. Figures stay with their units.
 #[must_use]
 pub fn wrap(text: &str, room: usize, theme: Theme) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        let word = cut(word, room, theme);
+    for word in page::words(text) {
+        let word = cut(&word, room, theme);
         // There is always a last line: the list begins with one.
         let Some(line) = lines.last_mut() else { break };
         if line.is_empty() {
@@ -75,6 +75,13 @@ pub fn sparkline(columns: &[Option<u64>], most: u64, theme: Theme) -> String {
         .collect()
 }
 
+/// How long it has been, in whole seconds: `31 s`, `5 m 07 s`.
+#[must_use]
+pub fn elapsed(ns: u64) -> String {
+    const S: u64 = 1_000_000_000;
+    if ns < 180 * S { format!("{} s", ns / S) } else { crate::views::human::duration(ns) }
+}
+
 /// A rate: `0.5`, `20`, `1,204`.
 #[must_use]
 pub fn rate(per_second: f64) -> String {
@@ -109,7 +116,7 @@ mod tests {
     fn words_are_wrapped_and_long_ones_cut() {
         assert_eq!(wrap("a bc def", 4, THEME), ["a bc", "def"]);
         assert_eq!(wrap("abcdefgh i", 4, THEME), ["abc…", "i"]);
-        assert_eq!(wrap("5\u{a0}m x", 3, THEME), ["5\u{a0}m", "x"]);
+        assert_eq!(wrap("for 14 s, x", 7, THEME), ["for", "14 s, x"]);
         assert_eq!(wrap("", 4, THEME), [""]);
     }
 

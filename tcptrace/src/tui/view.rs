@@ -1,13 +1,15 @@
 //! The immutable view that the panes are drawn from.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::event::MonoNs;
+use crate::leaks::LeakReport;
 use crate::net::Flow;
 use crate::outcome::{Open, Outcome};
-use crate::snapshot::{Age, ProcessKey, Snapshot};
+use crate::snapshot::{Age, Snapshot};
 
 use super::history::Past;
+use super::ports::TimeWaits;
 use super::trends::Trends;
 
 /// Everything that is shown, as it was at one moment.
@@ -17,8 +19,12 @@ pub struct View {
     pub snapshot: Snapshot,
     /// How they moved.
     pub trends: Trends,
-    /// Who holds sockets in CLOSE_WAIT, most sockets first.
-    pub holders: Vec<Holder>,
+    /// Who keeps sockets in CLOSE_WAIT.
+    pub leaks: Arc<LeakReport>,
+    /// Why the leaks are not those of now, in words.
+    pub leaks_failed: Option<String>,
+    /// Who makes TIME_WAITs, and towards whom.
+    pub time_waits: TimeWaits,
     /// What is open.
     pub connections: Listed<Open>,
     /// What happened last, oldest first.
@@ -38,6 +44,12 @@ impl View {
     #[must_use]
     pub fn now(&self) -> MonoNs {
         self.snapshot.meta.now
+    }
+
+    /// An age of the report of leaks, as it is now: that report is some seconds old.
+    #[must_use]
+    pub fn leak_age(&self, age: Age) -> Age {
+        Age { ns: age.ns + self.now().saturating_sub(self.leaks.at), ..age }
     }
 }
 
@@ -63,27 +75,6 @@ pub struct Seen {
     pub seq: u64,
     /// What.
     pub outcome: Outcome,
-}
-
-/// A process that holds sockets in CLOSE_WAIT.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Holder {
-    /// Who; `None` where not known.
-    pub process: Option<ProcessKey>,
-    /// Sockets that are in CLOSE_WAIT long enough to be called leaked.
-    pub sockets: u64,
-    /// The oldest.
-    pub oldest: Age,
-    /// Sockets a minute more; `None` before there is something to compare with.
-    pub per_min: Option<f64>,
-    /// Sockets whose application has read the end.
-    pub eof_read: u64,
-    /// Sockets with data, or the end, unread.
-    pub unread: u64,
-    /// Where its peers are, most sockets first; the first few.
-    pub peers: Vec<(std::net::IpAddr, u64)>,
-    /// Local endpoints, most sockets first; the first few.
-    pub locals: Vec<(SocketAddr, u64)>,
 }
 
 /// The life of one connection.

@@ -2,7 +2,7 @@
 //! then what to do.
 
 mod section;
-mod words;
+pub mod words;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -113,8 +113,24 @@ pub fn write_update(report: &LeakReport, options: &Options, out: &mut impl Write
     out.write_all(page.finish().as_bytes())
 }
 
+/// Writes all about processes that hold the same sockets, as [`group`] gives them.
+///
+/// # Errors
+/// What the writer returns.
+pub fn write_group(
+    report: &LeakReport,
+    group: &[&Leak],
+    options: &Options,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let mut page = Page::new(options.width, options.ascii, options.paint);
+    section::write(report, group, &mut BTreeSet::new(), options, &mut page);
+    out.write_all(page.finish().trim_start_matches('\n').as_bytes())
+}
+
 /// Processes that hold the very same sockets (after fork) are one story. In the order of the first of each.
-fn group(leaks: &[Leak]) -> Vec<Vec<&Leak>> {
+#[must_use]
+pub fn group(leaks: &[Leak]) -> Vec<Vec<&Leak>> {
     let mut groups: Vec<Vec<&Leak>> = Vec::new();
     for leak in leaks {
         let is_same = |first: &Leak| {

@@ -5,7 +5,7 @@ pub mod histogram;
 pub mod human;
 pub mod json;
 pub mod leaks;
-mod page;
+pub(crate) mod page;
 pub mod paint;
 pub mod report;
 pub mod states;

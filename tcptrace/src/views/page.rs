@@ -153,7 +153,7 @@ fn wrap(text: &str, width: usize, indent: &str) -> Vec<String> {
 }
 
 /// What may not be torn apart: words, and figures with their units and signs, such as `≥ 2 d 4 h`.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     const UNITS: [&str; 12] = ["ns", "µs", "us", "ms", "s", "m", "h", "d", "%", "B", "KB", "MB"];
     let is_digit = |c: char| c.is_ascii_digit();
     let mut words: Vec<String> = Vec::new();

@@ -173,21 +173,24 @@ pub fn dwell(dwell: Option<Dwell>) -> String {
     }
 }
 
+/// Why a dwell ended, in a word or two.
+#[must_use]
+pub const fn ending(end: End) -> &'static str {
+    match end {
+        End::Expired => "expired",
+        End::Reused => "reused",
+        End::Reset => "reset",
+        End::Destroyed => "destroyed",
+        End::TimedOut => "timed out",
+        End::Overflow => "overflow: no TIME_WAIT was made",
+    }
+}
+
 /// Why its dwell ended, and what else is known of that; empty where it simply went on.
 #[must_use]
 pub fn end(transition: &Transition) -> String {
     let mut notes = Vec::new();
-    notes.extend(transition.end.map(|end| {
-        match end {
-            End::Expired => "expired",
-            End::Reused => "reused",
-            End::Reset => "reset",
-            End::Destroyed => "destroyed",
-            End::TimedOut => "timed out",
-            End::Overflow => "overflow: no TIME_WAIT was made",
-        }
-        .to_owned()
-    }));
+    notes.extend(transition.end.map(|end| ending(end).to_owned()));
     if transition.rearmed > 0 {
         notes.push(format!("re-armed {}×", transition.rearmed));
     }

@@ -1,6 +1,6 @@
 //! A line per transition.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 
 use anyhow::Context as _;
@@ -38,7 +38,33 @@ pub fn run(source: &Source, settings: &Watch, instead: Option<&'static str>) -> 
 /// How an outcome becomes a line.
 enum Lines {
     Json(Box<json::Outcomes>),
-    Text(Box<Columns>),
+    Text(Box<Table>),
+}
+
+/// Columns, with their header at the top of each screenful where there is a screen.
+struct Table {
+    columns: Columns,
+    /// Lines since the header; `None` where nobody looks.
+    since_header: Option<usize>,
+}
+
+/// A terminal that does not say how high it is.
+const USUAL_ROWS: u16 = 24;
+
+impl Table {
+    fn write(&mut self, outcome: &Outcome, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        if let Some(lines) = &mut self.since_header {
+            // Asked each time, because windows change their size.
+            let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_row);
+            let rows = if rows == 0 { USUAL_ROWS } else { rows };
+            *lines += 1;
+            if *lines >= usize::from(rows).max(3) - 1 {
+                *lines = 1;
+                self.columns.write_header(out)?;
+            }
+        }
+        self.columns.write_outcome(outcome, out)
+    }
 }
 
 struct Printer {
@@ -60,7 +86,7 @@ impl Printer {
             Format::Text | Format::Plain => {
                 let options = Options {
                     paint: Paint { color: settings.output.color },
-                    ascii: false,
+                    ascii: settings.output.ascii,
                     // One wanted namespace is no news.
                     show_netns: settings.filter.namespaces.len() != 1,
                     wall,
@@ -68,7 +94,8 @@ impl Printer {
                 };
                 let mut columns = Columns::new(options);
                 failed = columns.write_header(&mut out).err();
-                Lines::Text(Box::new(columns))
+                let since_header = std::io::stdout().is_terminal().then_some(0);
+                Lines::Text(Box::new(Table { columns, since_header }))
             }
         };
         Self { filter: settings.filter.clone(), lines, out, failed, instead }
@@ -77,7 +104,7 @@ impl Printer {
     fn write(&mut self, outcome: &Outcome) -> std::io::Result<()> {
         match &mut self.lines {
             Lines::Json(lines) => lines.write(outcome, &mut self.out),
-            Lines::Text(columns) => columns.write_outcome(outcome, &mut self.out),
+            Lines::Text(table) => table.write(outcome, &mut self.out),
         }
     }
 

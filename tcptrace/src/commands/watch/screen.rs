@@ -1,5 +1,6 @@
 //! The full screen.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -30,12 +31,15 @@ pub fn run(source: &Source, settings: &Watch) -> anyhow::Result<Exit> {
     let mut engine = source.engine(&wanted);
     let mut options = trace::options(&settings.filter, StateSet::ALL, Detail::Transitions, &settings.tracing);
     options.tick = live::LAZY_TICK;
-    let mut collector = Collector::new(look, Arc::clone(&options.wake));
+    let mut collector = Collector::new(look, Arc::clone(&options.wake), settings.filter.clone());
     let ended = block_on(async { live::run(&options, &mut engine, &mut collector).await.map(|_| ()) });
     // Before anything is said: on the usual screen.
-    let closed = collector.end();
-    ended.and(closed)?;
+    let recorded = collector.end(&engine);
+    ended?;
     let snapshot = engine.snapshot(&|_| None);
     trace::write_summary(&snapshot, engine.notes())?;
+    if let Some(recorded) = recorded? {
+        writeln!(anstream::stderr().lock(), "{recorded}")?;
+    }
     Ok(trace::exit(&engine, &settings.tracing))
 }

@@ -15,7 +15,7 @@ use crate::tui::theme::Theme;
 use crate::tui::view::View;
 use crate::views::human;
 
-use super::histogram;
+use super::{histogram, take};
 
 /// Rates are those of the last seconds.
 const RATE_NS: u64 = 5_000_000_000;
@@ -29,7 +29,7 @@ const SHORT: usize = CLOSING + 1;
 const WIDE: u16 = 150;
 
 /// Draws the pane.
-pub fn draw(buf: &mut Buffer, area: Rect, view: &View, look: &Look) {
+pub fn draw(buf: &mut Buffer, area: Rect, view: &View, look: &Look, reduced: bool) {
     let is_tall = area.height >= TALL;
     let mut rest = area;
     let findings = finding_lines(view, look, area.width, if is_tall { 6 } else { FINDINGS });
@@ -41,20 +41,14 @@ pub fn draw(buf: &mut Buffer, area: Rect, view: &View, look: &Look) {
     }
     let shown = if is_tall { LANES.len() } else { SHORT };
     states(buf, take(&mut rest, shown as u16 + 1), view, look.theme, shown);
-    if !is_tall {
+    if !is_tall && !reduced {
         others(buf, take(&mut rest, 1), view, look.theme);
+    }
+    if reduced {
+        return;
     }
     take(&mut rest, 1);
     histograms(buf, rest, view, look.theme);
-}
-
-/// The first rows of what is left.
-fn take(rest: &mut Rect, rows: u16) -> Rect {
-    let rows = rows.min(rest.height);
-    let taken = Rect { height: rows, ..*rest };
-    rest.y += rows;
-    rest.height -= rows;
-    taken
 }
 
 fn put(buf: &mut Buffer, area: Rect, line: &str, style: Style) {
@@ -112,13 +106,13 @@ fn columns(width: u16) -> ([Column; 9], u64) {
     let columns = [
         words("STATE", 21, 0, 0),
         figure("OPEN", 7, 0),
-        words(title, trend, trend, 0),
-        figure("NEW/s", 5, 0),
-        figure("P50", WIDTH, 0),
+        words(title, trend, trend, 3),
+        figure("NEW/s", 5, 2),
+        figure("P50", WIDTH, 1),
         figure("P99", WIDTH, 0),
-        figure("MAX", WIDTH, 0),
-        figure("OLDEST", WIDTH + 2, 1),
-        figure("ENDED", 9, 2),
+        figure("MAX", WIDTH, 4),
+        figure("OLDEST", WIDTH + 2, 5),
+        figure("ENDED", 9, 6),
     ];
     (columns, over_s * 1_000_000_000)
 }

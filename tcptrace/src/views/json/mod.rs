@@ -3,6 +3,7 @@
 //! Times are RFC 3339 with nanoseconds, durations integer nanoseconds, unknown is `null`. Keys may be added,
 //! never renamed. [`schema`] describes all of it.
 
+mod connection;
 mod entry;
 mod leak;
 mod line;
@@ -14,6 +15,7 @@ use std::io::{self, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use connection::Connection;
 pub use entry::{write_report, write_summary};
 pub use leak::{
     AcceptQueue, EofVerdicts, Fds, Leak, LeakConnection, LeakPeer, LeakProcess, LeakSite, LeakTotal,
@@ -34,6 +36,8 @@ pub enum Line {
     Transition(Transition),
     /// connect() found no local port or no route.
     ConnectFailed(ConnectFailed),
+    /// A connection that is open.
+    Connection(Connection),
     /// A process that keeps sockets in CLOSE_WAIT.
     Leak(Leak),
     /// All leaks together.

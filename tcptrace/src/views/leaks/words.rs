@@ -90,7 +90,8 @@ pub(super) fn name(culprit: &Culprit) -> String {
 }
 
 /// Who is to blame, with those who hold the same: `nginx[812] and 3 more`.
-pub(super) fn who(group: &[&Leak]) -> String {
+#[must_use]
+pub fn who(group: &[&Leak]) -> String {
     let Some(leak) = group.first() else { return String::new() };
     match &leak.culprit {
         None => nobody(leak).to_owned(),
@@ -110,7 +111,8 @@ pub(super) fn nobody(leak: &Leak) -> &'static str {
 }
 
 /// The commonest of a process's leaks, in a word or two.
-pub(super) fn mostly(leak: &Leak) -> &'static str {
+#[must_use]
+pub fn mostly(leak: &Leak) -> &'static str {
     let most = leak.kinds.iter().max_by_key(|(_, tally)| tally.sockets).map(|(&kind, _)| kind);
     match most {
         Some(Kind::EofConsumed) => "EOF read, kept",
@@ -134,11 +136,15 @@ pub(super) fn fds(leak: &Leak) -> Option<String> {
     })
 }
 
-pub(super) fn fds_cell(leak: &Leak) -> String {
+/// The same in a table: `?` where it is not known, `-` where there is no process.
+#[must_use]
+pub fn fds_cell(leak: &Leak) -> String {
     fds(leak).unwrap_or_else(|| if leak.culprit.is_some() { "?" } else { "-" }.to_owned())
 }
 
-pub(super) fn growth_cell(leak: &Leak) -> String {
+/// Sockets more a minute, in a table: `+1.5`.
+#[must_use]
+pub fn growth_cell(leak: &Leak) -> String {
     match leak.rate {
         None => "?".to_owned(),
         Some(rate) if rate.per_min == 0.0 => "0".to_owned(),

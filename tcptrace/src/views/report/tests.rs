@@ -65,6 +65,7 @@ fn meta() -> Meta {
             tcp_fin_timeout: Some(5),
             tcp_tw_reuse: Some(2),
             tcp_max_tw_buckets: Some(65_536),
+            ..Sysctls::default()
         }],
         ..Meta::default()
     }

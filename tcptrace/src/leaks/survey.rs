@@ -224,3 +224,94 @@ fn read_culprits(evidence: &mut Evidence, filter: &Filter) {
         Custody::Nobody | Custody::Unseen | Custody::Detached => true,
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::net::Addr;
+
+    fn socket(state: State, local_port: u16, remote_port: u16, inode: u64) -> DiagSocket {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().expect("address"));
+        let remote = if state == State::Listen { addr("0.0.0.0") } else { addr("127.0.0.1") };
+        DiagSocket {
+            at: 900 * MS_NS,
+            flow: Flow { local: addr("127.0.0.1"), remote, netns: 1, local_port, remote_port },
+            state,
+            is_mini: false,
+            protocol: Protocol::Tcp,
+            expires_ms: 0,
+            timer: 0,
+            inode: Some(inode).filter(|&inode| inode != 0),
+            uid: Some(0),
+            recv_queue: 1,
+            send_queue: 128,
+            cookie: None,
+            cgroup_id: None,
+            last_ack_recv_ms: Some(100),
+        }
+    }
+
+    fn of_protocol(protocol: Protocol, socket: DiagSocket) -> DiagSocket {
+        DiagSocket { protocol, ..socket }
+    }
+
+    #[test]
+    fn an_mptcp_connection_is_one_socket() {
+        let whole = socket(State::CloseWait, 80, 1000, 7);
+        let mut sockets = vec![
+            of_protocol(Protocol::Mptcp, whole),
+            of_protocol(Protocol::MptcpSubflow, whole),
+            // Without CAP_NET_ADMIN subflows pass for TCP: the first by its addresses, the second by its inode.
+            DiagSocket { inode: None, ..whole },
+            socket(State::CloseWait, 81, 2000, 7),
+            socket(State::CloseWait, 80, 3000, 8),
+            socket(State::Listen, 80, 0, 9),
+        ];
+        leave_unique(&mut sockets, &Filter::default());
+        let left: Vec<_> = sockets.iter().map(|socket| (socket.protocol, socket.flow.remote_port)).collect();
+        assert_eq!(left, [(Protocol::Mptcp, 1000), (Protocol::Tcp, 3000), (Protocol::Tcp, 0)]);
+        leave_unique(&mut sockets, &Filter { ports: vec![443], ..Filter::default() });
+        assert_eq!(sockets.len(), 1, "listeners stay: they are asked about, not for");
+    }
+
+    #[test]
+    fn a_socket_without_inode_is_its_listeners() {
+        let dump = Dump {
+            finished: 1000 * MS_NS,
+            sockets: vec![
+                socket(State::CloseWait, 80, 1000, 0),
+                socket(State::CloseWait, 81, 1001, 0),
+                socket(State::CloseWait, 80, 1002, 5),
+                socket(State::Listen, 80, 0, 6),
+            ],
+            ..Dump::default()
+        };
+        let found = candidates(&dump, &Holders::default(), &Listeners::of(&dump));
+        let custody: Vec<_> = found.iter().map(|candidate| candidate.custody.clone()).collect();
+        // A search that has not been made is not complete.
+        assert_eq!(custody, [Custody::AcceptQueue(Vec::new()), Custody::Detached, Custody::Unseen]);
+        assert_eq!(found[0].accepted_on.map(|addr| addr.port()), Some(80));
+        assert_eq!(found[1].accepted_on, None);
+        // 100 ms before the answer less a jiffy, and 100 ms after it.
+        assert_eq!(found[0].age, Some(Age { ns: 190 * MS_NS, is_lower_bound: true }));
+    }
+
+    #[test]
+    fn of_several_listeners_the_one_with_a_queue_is_blamed() {
+        let idle = DiagSocket { recv_queue: 0, ..socket(State::Listen, 80, 0, 1) };
+        let busy = socket(State::Listen, 80, 0, 2);
+        let inodes = |sockets: Vec<&DiagSocket>| -> Vec<_> {
+            sockets.into_iter().filter_map(|socket| socket.inode).collect()
+        };
+        assert_eq!(inodes(with_a_queue(&[&idle, &busy])), [2]);
+        assert_eq!(inodes(with_a_queue(&[&idle])), [1]);
+    }
+
+    #[test]
+    fn the_running_system_can_be_asked() {
+        let evidence = take(&Filter::default()).expect("own namespace at least");
+        assert!(evidence.looked.namespaces >= 1 && evidence.own_netns.is_some());
+    }
+}

@@ -14,7 +14,8 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
     let source = Source::open(&args.source, !args.filter.container.is_empty())?;
     let settings = Watch::from_args(args, &environment, source.resolver())?;
     if settings.output.format == Format::Text {
-        match environment.obstacle_to_screen() {
+        let recorded = matches!(source, Source::Recording(_)).then_some("this is a recording");
+        match recorded.or_else(|| environment.obstacle_to_screen()) {
             None => return screen::run(&source, &settings),
             Some(why) => return lines::run(&source, &settings, Some(why)),
         }

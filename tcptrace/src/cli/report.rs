@@ -1,5 +1,7 @@
 //! `tcptrace report`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{FilterArgs, OutputArgs, SourceArgs, TracingArgs};
@@ -28,6 +30,10 @@ pub struct ReportArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
+
+    /// Write the histograms too, for the tools of HdrHistogram: a .hlog file per state, in microseconds.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub hlog: Option<PathBuf>,
 
     /// Input.
     #[command(flatten)]

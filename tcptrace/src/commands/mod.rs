@@ -9,6 +9,7 @@ mod failure;
 pub mod leaks;
 pub mod man;
 mod progress;
+mod promise;
 pub mod record;
 pub mod report;
 pub mod run;

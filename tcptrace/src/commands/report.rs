@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use jiff::tz::TimeZone;
 
 use super::progress::Progress;
+use super::promise::Promise;
 use super::source::{Source, Wanted};
 use super::{Exit, LineSink, trace};
 use crate::cli::ReportArgs;
@@ -13,9 +14,9 @@ use crate::engine::Engine;
 use crate::filter::{Detail, StateSet};
 use crate::live;
 use crate::settings::{Environment, Format, Report};
-use crate::snapshot::KeyKind;
+use crate::snapshot::{KeyKind, Snapshot};
 use crate::views::paint::Paint;
-use crate::views::{json, report};
+use crate::views::{hlog, json, report};
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
@@ -25,6 +26,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     if settings.filter.states == StateSet::ALL {
         settings.filter.states = trace::CLOSING_STATES.into_iter().collect();
     }
+    let hlog = args.hlog.as_deref().map(|dir| Promise::directory(dir, "hlog")).transpose()?;
     let wanted = Wanted {
         filter: &settings.filter,
         by: settings.by,
@@ -37,18 +39,28 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let mut progress = Progress::new(settings.tracing.duration);
     source.run(&mut engine, &wanted, &mut progress)?;
     progress.clear();
-    write(&settings, &engine, &source)?;
+    let snapshot = engine.snapshot(&*source.containers());
+    // Files first: whoever reads standard output may leave, and a full disk must not cost the text.
+    let filed = write_files(&snapshot, hlog.as_ref());
+    write(&settings, &engine, &snapshot)?;
+    filed?;
     Ok(trace::exit(&engine, &settings.tracing))
 }
 
-fn write(settings: &Report, engine: &Engine, source: &Source) -> anyhow::Result<()> {
-    let snapshot = engine.snapshot(&*source.containers());
+fn write_files(snapshot: &Snapshot, hlog: Option<&Promise>) -> anyhow::Result<()> {
+    if let Some(promise) = hlog {
+        promise.write_all(hlog::files(snapshot).context("cannot encode the histograms")?)?;
+    }
+    Ok(())
+}
+
+fn write(settings: &Report, engine: &Engine, snapshot: &Snapshot) -> anyhow::Result<()> {
     if settings.output.format == Format::Json {
         trace::write_notes(engine.notes())?;
     }
     let mut out = LineSink::stdout();
     let written = match settings.output.format {
-        Format::Json => json::write_report(&snapshot, &mut out),
+        Format::Json => json::write_report(snapshot, &mut out),
         Format::Text | Format::Plain => {
             let options = report::Options {
                 width: settings.output.width.into(),
@@ -56,7 +68,7 @@ fn write(settings: &Report, engine: &Engine, source: &Source) -> anyhow::Result<
                 zone: TimeZone::system(),
                 ..report::Options::default()
             };
-            report::write(&snapshot, &options, &mut out)
+            report::write(snapshot, &options, &mut out)
         }
     };
     written.and_then(|()| out.flush()).context("cannot write to standard output")

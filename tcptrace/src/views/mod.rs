@@ -2,6 +2,7 @@
 
 pub mod effects;
 pub mod histogram;
+pub mod hlog;
 pub mod human;
 pub mod json;
 pub mod leaks;

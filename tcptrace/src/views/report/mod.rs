@@ -74,4 +74,6 @@ pub fn write(snapshot: &Snapshot, options: &Options, out: &mut impl Write) -> io
 }
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;

@@ -4,12 +4,14 @@
 //! is compared with what the kernel says by another road ([`truth`]) and with brackets on CLOCK_MONOTONIC around
 //! the system calls that began and ended a state ([`clock`]): a dwell must lie between them without tolerance.
 
+pub mod backend;
 pub mod binary;
 pub mod clock;
 pub mod expect;
 pub mod exporter;
 pub mod helper;
 pub mod leaker;
+pub mod nginx;
 pub mod prometheus;
 pub mod sockets;
 pub mod spawn;
@@ -17,3 +19,11 @@ pub mod traced;
 pub mod trial;
 pub mod truth;
 pub mod web;
+
+/// Where `.ci/run` unpacks programs and packages that are not installed: below the target directory.
+#[must_use]
+pub fn installed(path: &str) -> std::path::PathBuf {
+    // target/PROFILE/deps/PROGRAM
+    let target = std::env::current_exe().ok().and_then(|exe| Some(exe.ancestors().nth(3)?.to_owned()));
+    target.unwrap_or_default().join(path)
+}

@@ -6,6 +6,7 @@ mod close_wait;
 mod demo;
 mod fin_wait2;
 mod leaks;
+mod leaks_real;
 mod leaks_scale;
 mod namespaces;
 mod normal;
@@ -36,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         run::trials(),
         states::trials(),
         leaks::trials(),
+        leaks_real::trials(),
         leaks_scale::trials(),
         serve::trials(),
     ];

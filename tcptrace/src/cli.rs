@@ -7,6 +7,7 @@
 pub mod compare;
 pub mod completions;
 pub mod demo;
+pub mod doctor;
 pub mod experiment;
 pub mod filters;
 pub mod hidden;
@@ -30,6 +31,7 @@ use clap::{Parser, Subcommand};
 pub use compare::CompareArgs;
 pub use completions::CompletionsArgs;
 pub use demo::DemoArgs;
+pub use doctor::DoctorArgs;
 pub use experiment::ExperimentArgs;
 pub use filters::FilterArgs;
 pub use leaks::LeaksArgs;
@@ -55,7 +57,7 @@ const STYLES: Styles = Styles::styled()
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done; also after Ctrl-C and SIGTERM, with the summary printed; `run` gives the command's own
-  1  failed; the reason stands on standard error
+  1  failed; the reason stands on standard error. `doctor`: something does not work
   2  the command line was wrong
   3  --fail-on-leak, and there was a leak
   4  --fail-on-loss, and events were lost";
@@ -106,6 +108,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Change a sysctl for a while, measure what it did, and put it back
     Experiment(ExperimentArgs),
+    /// Say whether it can run here, how much room is left, and what each sysctl really does
+    Doctor(DoctorArgs),
     /// Trace one command and what it starts: its leaks, and how its sockets spent their time
     Run(RunArgs),
     /// Watch traffic made for the purpose: a leak, TIME_WAITs, orphans, in a private network namespace

@@ -1,5 +1,6 @@
 //! Raw options, validated once. Commands see only what stands here.
 
+mod doctor;
 pub mod duration;
 mod environment;
 mod filter;
@@ -11,6 +12,7 @@ mod system;
 use std::fmt;
 use std::time::Duration;
 
+pub use doctor::Doctor;
 pub use environment::Environment;
 pub use leaks::{Leaks, Watching};
 pub use serve::Serve;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Comm, MonoNs};
 use crate::loss::Loss;
-use crate::net::State;
+use crate::net::{Flow, State};
 use crate::outcome::{End, Phase};
 use crate::stats::survival::Survival;
 
@@ -419,6 +419,14 @@ pub struct Destination {
     pub local: IpAddr,
     /// Remote address and port.
     pub remote: SocketAddr,
+}
+
+impl Destination {
+    /// Where a connection leads.
+    #[must_use]
+    pub fn of(flow: &Flow) -> Self {
+        Self { netns: flow.netns, local: flow.local.ip(), remote: flow.remote_addr() }
+    }
 }
 
 /// A bounded list of the most frequent.

@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod completions;
 pub mod demo;
+pub mod doctor;
 pub mod experiment;
 mod failure;
 pub mod leaks;
@@ -33,6 +34,8 @@ use crate::cli::{Command, Invocation, hidden};
 pub enum Exit {
     /// Done.
     Done,
+    /// `doctor` found something that does not work.
+    Unwell,
     /// There was a leak, and `--fail-on-leak` was given.
     Leak,
     /// Events were lost, and `--fail-on-loss` was given.
@@ -45,6 +48,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
+            Exit::Unwell => 1,
             Exit::Leak => 3,
             Exit::Loss => 4,
             Exit::Status(status) => status,
@@ -64,6 +68,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
             Command::Compare(args) => compare::run(&args),
             Command::States(args) => states::run(&args),
             Command::Experiment(args) => experiment::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Completions(args) => completions::run(&args),

@@ -57,6 +57,15 @@ impl Counters {
         Ok(counters)
     }
 
+    /// From texts of the forms of `netstat` and `sockstat`.
+    #[must_use]
+    pub fn parse(tables: &str, sockstat: &str) -> Self {
+        let mut counters = Self::default();
+        counters.add_table(tables);
+        counters.add_sockstat(sockstat);
+        counters
+    }
+
     /// A counter; `None` when this kernel has none of that name. Almost all are unsigned: a negative one is
     /// a limit that is none (`TcpMaxConn`).
     #[must_use]

@@ -10,6 +10,7 @@ mod mountinfo;
 pub mod namespaces;
 pub mod owners;
 pub mod process;
+pub mod slab;
 pub mod sysctl;
 pub mod worker;
 

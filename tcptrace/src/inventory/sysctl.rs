@@ -94,7 +94,7 @@ impl Sysctls {
         let mut readings = namespaces::within(namespace, || NAMES.map(|name| (name, read(name))))?;
         for (name, reading) in &mut readings {
             if *reading == Reading::Absent && HOST_WIDE.contains(name) {
-                *reading = read(name);
+                *reading = read_for_host(name);
             }
         }
         Ok(Self { netns: namespace.inode, readings: readings.into() })
@@ -129,22 +129,26 @@ impl Sysctls {
         numbers(self.get(name).value()?)
     }
 
-    /// `ip_local_port_range`: first and last.
+    /// The ports that connect() chooses from; `None` where `ip_local_port_range` is no range.
     #[must_use]
-    pub fn local_ports(&self) -> Option<(u16, u16)> {
-        let [first, last] = numbers(self.get("net.ipv4.ip_local_port_range").value()?)?;
-        Some((first, last)).filter(|(first, last)| first <= last)
+    pub fn local_ports(&self) -> Option<LocalPorts> {
+        let range = self.get("net.ipv4.ip_local_port_range").value()?;
+        let reserved = self.get("net.ipv4.ip_local_reserved_ports").value().unwrap_or_default();
+        LocalPorts::parse(range, reserved)
     }
 
     /// Ports that connect() may choose from: the range without `ip_local_reserved_ports`.
     #[must_use]
     pub fn local_port_count(&self) -> Option<u32> {
-        let (first, last) = self.local_ports()?;
-        let reserved = self.get("net.ipv4.ip_local_reserved_ports").value().unwrap_or_default();
-        let taken: u32 = port_ranges(reserved)
-            .map(|(from, to)| u32::from(to.min(last) + 1).saturating_sub(u32::from(from.max(first))))
-            .sum();
-        Some((u32::from(last - first) + 1).saturating_sub(taken))
+        self.local_ports().map(|ports| ports.count())
+    }
+
+    /// From values that were read elsewhere, by dotted name; what is not among them is absent.
+    #[must_use]
+    pub fn from_values(netns: u32, values: &BTreeMap<String, String>) -> Self {
+        let value =
+            |name: &&'static str| values.get(*name).map(|value| (*name, Reading::Value(value.clone())));
+        Self { netns, readings: NAMES.iter().filter_map(value).collect() }
     }
 
     /// The ones that a snapshot carries.
@@ -164,6 +168,58 @@ impl Sysctls {
                 .collect(),
         }
     }
+}
+
+/// `ip_local_port_range` without `ip_local_reserved_ports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPorts {
+    first: u16,
+    last: u16,
+    reserved: Vec<(u16, u16)>,
+}
+
+impl LocalPorts {
+    /// From the values of the two sysctls.
+    #[must_use]
+    pub fn parse(range: &str, reserved: &str) -> Option<Self> {
+        let [first, last] = numbers(range)?;
+        (first <= last).then(|| Self { first, last, reserved: port_ranges(reserved).collect() })
+    }
+
+    /// Whether connect() may choose this port (`__inet_hash_connect()`).
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+            && !self.reserved.iter().any(|&(from, to)| (from..=to).contains(&port))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        let in_range = |&(from, to): &(u16, u16)| {
+            (u32::from(to.min(self.last)) + 1).saturating_sub(u32::from(from.max(self.first)))
+        };
+        let reserved: u32 = self.reserved.iter().map(in_range).sum();
+        (u32::from(self.last - self.first) + 1).saturating_sub(reserved)
+    }
+}
+
+/// As in the sysctl: `32768 60999`.
+impl fmt::Display for LocalPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.first, self.last)
+    }
+}
+
+/// Reads one of [`HOST_WIDE`], from the first process's namespace where this program's own does not show it and
+/// that one may be entered.
+fn read_for_host(name: &str) -> Reading {
+    let here = read(name);
+    if here != Reading::Absent {
+        return here;
+    }
+    let there = Namespace::of_pid(1).and_then(|first| namespaces::within(&first, || read(name)));
+    there.unwrap_or(Reading::Absent)
 }
 
 /// Reads any sysctl as the calling thread's network namespace has it.
@@ -240,7 +296,12 @@ mod tests {
         assert_eq!(of(&[range]).local_port_count(), Some(28_232));
         let reserved = ("net.ipv4.ip_local_reserved_ports", "22,32768-32777,60999,61000-65535");
         assert_eq!(of(&[range, reserved]).local_port_count(), Some(28_221));
+        let ports = of(&[range, reserved]).local_ports().expect("a range");
+        let counted = (0..=u16::MAX).filter(|&port| ports.contains(port)).count();
+        assert_eq!(counted, 28_221, "one by one");
         let all = ("net.ipv4.ip_local_reserved_ports", "1-65535");
+        let top = of(&[("net.ipv4.ip_local_port_range", "65530 65535"), all]);
+        assert_eq!(top.local_port_count(), Some(0));
         assert_eq!(of(&[range, all]).local_port_count(), Some(0));
         assert_eq!(of(&[("net.ipv4.ip_local_port_range", "9 1")]).local_port_count(), None);
     }

@@ -295,6 +295,16 @@ impl<'a> Btf<'a> {
         Ok(self.get(self.struct_id(of)?)?.size_or_type)
     }
 
+    /// Whether there is a typedef of this name: every tracepoint has one, `btf_trace_` and its own name.
+    #[must_use]
+    pub fn has_typedef(&self, name: &str) -> bool {
+        self.starts.iter().any(|&start| {
+            self.type_at(start as usize).is_ok_and(|ty| {
+                ty.kind == kind::TYPEDEF && self.name(ty.name).is_ok_and(|found| found == name.as_bytes())
+            })
+        })
+    }
+
     fn struct_id(&self, name: &str) -> Result<u32, BtfError> {
         self.structs.get(name.as_bytes()).copied().ok_or_else(|| BtfError::NoStruct(name.to_owned()))
     }

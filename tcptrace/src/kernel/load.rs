@@ -26,9 +26,9 @@ const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 
 /// A program and the tracepoint that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hook {
-    program: &'static str,
-    tracepoint: &'static str,
+pub(super) struct Hook {
+    pub program: &'static str,
+    pub tracepoint: &'static str,
 }
 
 /// Transitions of full sockets.
@@ -47,6 +47,17 @@ const EOF_STACK: Hook = Hook { program: "sock_recv_length_stack", tracepoint: "s
 const CONNECT_STACK: Hook = Hook { program: CONNECT_STACK_NAME, tracepoint: "inet_sock_set_state" };
 /// It records no event.
 pub(super) const CONNECT_STACK_NAME: &str = "connect_stack";
+
+/// Every hook there is, with whether tracing can do without it, in the order of loading.
+pub(super) const ALL: [(Hook, bool); 7] = [
+    (STATE, false),
+    (TIMERS[0], false),
+    (TIMERS[1], false),
+    (TIMERS[2], false),
+    (EOF, true),
+    (EOF_STACK, true),
+    (CONNECT_STACK, true),
+];
 
 /// What is to be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,20 +95,26 @@ pub(super) struct Loaded {
     pub skipped: Vec<SkippedHook>,
 }
 
-/// Loads `object` with `config` as its constants and attaches what `plan` asks for.
-pub(super) fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded, StartError> {
+/// Reads `object`, sets its constants and makes its maps; loads no program.
+pub(super) fn make(object: &[u8], config: &Config, plan: &Plan) -> Result<Ebpf, StartError> {
     if !RING_BYTES.contains(&plan.ring_bytes) {
         return Err(StartError::RingSize(plan.ring_bytes));
     }
-    let mut bpf = EbpfLoader::new()
+    let bpf = EbpfLoader::new()
         // There are no CO-RE relocations: offsets arrive in CONFIG.
         .btf(None)
         .override_global("CONFIG", config, true)
         .map_max_entries("EVENTS", plan.ring_bytes)
         .map_max_entries("STACKS", if plan.stacks { STACK_RING_BYTES } else { UNUSED_RING_BYTES })
         .load(object)
-        .map_err(object_error)?;
+        .map_err(object_error);
     give_back_memory();
+    bpf
+}
+
+/// Loads `object` with `config` as its constants and attaches what `plan` asks for.
+pub(super) fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded, StartError> {
+    let mut bpf = make(object, config, plan)?;
     let mut programs = Vec::new();
     let mut skipped = Vec::new();
     // All are loaded before the first is attached, so that events begin at nearly the same moment for all;
@@ -140,6 +157,14 @@ pub(super) fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded
     })
 }
 
+/// Loads one program, attaches it and lets go of it again.
+pub(super) fn try_out(bpf: &mut Ebpf, hook: Hook) -> Result<(), StartError> {
+    let program = raw(bpf, hook)?;
+    program.load().map_err(|error| program_error(hook, error))?;
+    let attached = program.attach(hook.tracepoint).map_err(|error| attach_error(hook, error))?;
+    program.detach(attached).map_err(|error| attach_error(hook, error))
+}
+
 /// Optional hooks in the order in which they are tried.
 fn optional(plan: &Plan) -> Vec<Hook> {
     match (plan.stacks, plan.eof) {
@@ -162,7 +187,12 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(bpf: &mut Ebpf, name: &str
 
 /// Says in one line why an optional hook is not there.
 fn skip(hook: Hook, error: &StartError) -> SkippedHook {
-    let why = match error {
+    SkippedHook { name: hook.program, why: why(error) }
+}
+
+/// Why one hook does not work, in one line.
+pub(super) fn why(error: &StartError) -> String {
+    match error {
         StartError::Attach { source, tracepoint, .. } if source.raw_os_error() == Some(libc::ENOENT) => {
             format!("this kernel has no tracepoint {tracepoint}")
         }
@@ -170,8 +200,7 @@ fn skip(hook: Hook, error: &StartError) -> SkippedHook {
             format!("this kernel's verifier rejects it: {}", verdict(log_end))
         }
         error => error.to_string(),
-    };
-    SkippedHook { name: hook.program, why }
+    }
 }
 
 fn object_error(error: EbpfError) -> StartError {

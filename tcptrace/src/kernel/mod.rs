@@ -8,6 +8,7 @@ pub mod hz;
 mod load;
 pub mod offsets;
 pub mod privileges;
+pub mod probe;
 mod ring;
 pub mod symbols;
 mod tracer;

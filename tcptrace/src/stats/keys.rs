@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::net::{Addr, Flow};
 use crate::outcome::Owner;
-use crate::snapshot::{Destination, Key, KeyKind, ProcessKey};
+use crate::snapshot::{Key, KeyKind, ProcessKey};
 
 /// A key as met in events: small and copied, named only when a snapshot is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,10 +42,6 @@ impl RawKey {
 
 pub(crate) fn process(owner: Option<&Owner>) -> Option<ProcessKey> {
     owner.map(|owner| ProcessKey { pid: owner.pid, comm: owner.comm })
-}
-
-pub(crate) fn destination(flow: &Flow) -> Destination {
-    Destination { netns: flow.netns, local: flow.local.ip(), remote: flow.remote_addr() }
 }
 
 /// The lower port: the service's, unless both are ephemeral. Which side listened is not known for every

@@ -18,7 +18,8 @@ use crate::event::MonoNs;
 use crate::net::{Addr, Flow, State};
 use crate::outcome::{Open, Outcome, Owner, Phase, Transition};
 use crate::snapshot::{
-    ConnectFailures, Key, KeyKind, Meta, ProcessKey, Snapshot, StateReport, TimeWaitTally, TransitionCount,
+    ConnectFailures, Destination, Key, KeyKind, Meta, ProcessKey, Snapshot, StateReport, TimeWaitTally,
+    TransitionCount,
 };
 
 use self::cells::Cells;
@@ -114,7 +115,7 @@ impl Stats {
             totals.add(&open, now);
             match open.state {
                 State::CloseWait => close_wait_holders.add(keys::process(open.owner.as_ref())),
-                State::TimeWait => open_to.add(keys::destination(&open.flow)),
+                State::TimeWait => open_to.add(Destination::of(&open.flow)),
                 _ => {}
             }
             if let Some(by_key) = &mut by_key {

@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
-use crate::facts::measured;
+use crate::doctor::{self, patient::Hash};
+use crate::inventory::sysctl::Reading;
 use crate::snapshot::Snapshot;
-use crate::views::json::{self, Check, Connection, Line, Outcomes, Verdict};
+use crate::views::json::{self, Connection, Line, Outcomes};
 
 use super::list::List;
 use super::panes;
@@ -47,14 +48,10 @@ pub fn write(view: &View, pane: Pane, list: &List, out: &mut impl Write) -> io::
         }
         Pane::Tuning => {
             for fact in panes::tuning::rows(view, list) {
-                let measured = measured(fact.name, &view.snapshot);
-                let measured = measured.map_or_else(String::new, |text| format!(" Measured: {text}."));
-                let check = Check {
-                    name: fact.name.to_owned(),
-                    value: panes::tuning::value(view, fact.name),
-                    verdict: Verdict::Note,
-                    detail: format!("{}{measured}", fact.truth),
-                };
+                let reading = panes::tuning::value(view, fact.name).map_or(Reading::Absent, Reading::Value);
+                let netns = view.snapshot.meta.sysctls.first().and_then(|sysctls| sysctls.netns);
+                let netns = netns.filter(|_| !fact.is_host_wide());
+                let check = doctor::sysctl(fact, &reading, netns, Hash::default(), Some(&view.snapshot));
                 json::write_line(out, &Line::Check(check))?;
             }
         }

@@ -1,6 +1,7 @@
 //! Who makes TIME_WAITs, and how long local ports last at that.
 
-use crate::snapshot::{Destination, ProcessKey, Snapshot, Sysctls};
+use crate::ports::reuses;
+use crate::snapshot::{Destination, ProcessKey, Snapshot};
 
 use super::rates::Recent;
 
@@ -90,7 +91,8 @@ impl Memory {
             let arriving = begun.and_then(|count| self.begun.per_second(&to.remote, now, count));
             let sysctls = snapshot.meta.sysctls.iter().find(|sysctls| sysctls.netns == Some(to.netns));
             let ports = sysctls.and_then(|sysctls| sysctls.local_ports).map(u64::from);
-            let outlook = outlook(sockets, per_second, arriving, ports, reuses(&to, sysctls));
+            let reuses = reuses(&to, sysctls.and_then(|sysctls| sysctls.tcp_tw_reuse));
+            let outlook = outlook(sockets, per_second, arriving, ports, reuses);
             Towards { to, sockets, per_second, ports, outlook }
         });
         TimeWaits { makers: makers.collect(), towards: towards.collect() }
@@ -106,16 +108,6 @@ fn begun_by_remote(snapshot: &Snapshot) -> Vec<(std::net::SocketAddr, u64)> {
         }
     }
     all
-}
-
-/// `tcp_twsk_unique()`: with 1 always, with 2 where both ends are loopback addresses. Timestamps are needed, too,
-/// which nearly every connection has.
-fn reuses(to: &Destination, sysctls: Option<&Sysctls>) -> bool {
-    match sysctls.and_then(|sysctls| sysctls.tcp_tw_reuse) {
-        Some(1) => true,
-        Some(2) => to.local.is_loopback() && to.remote.ip().is_loopback(),
-        _ => false,
-    }
 }
 
 fn outlook(

@@ -1,5 +1,6 @@
 //! What is shown: each view is a function of the snapshot, or of one outcome, and a writer.
 
+pub mod doctor;
 pub mod effects;
 pub mod histogram;
 pub mod hlog;

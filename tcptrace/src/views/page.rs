@@ -27,6 +27,11 @@ impl Page {
         self.width
     }
 
+    /// Columns of a paragraph.
+    pub(super) fn paragraph_width(&self) -> usize {
+        self.width.min(MAX_PARAGRAPH)
+    }
+
     pub(super) fn is_ascii(&self) -> bool {
         self.ascii
     }
@@ -136,7 +141,7 @@ impl Page {
 
 /// Words on lines of at most `width`, the second and later ones indented. A word that is longer stands alone; a
 /// number stays with its unit.
-fn wrap(text: &str, width: usize, indent: &str) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: usize, indent: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in words(text) {

@@ -31,6 +31,12 @@ impl Paint {
         self.apply(Style::new().bold().fg_color(Some(AnsiColor::Red.into())), text)
     }
 
+    /// What is likely to cause trouble.
+    #[must_use]
+    pub fn warning(self, text: &str) -> String {
+        self.apply(Style::new().bold().fg_color(Some(AnsiColor::Yellow.into())), text)
+    }
+
     /// What is as it should be.
     #[must_use]
     pub fn good(self, text: &str) -> String {

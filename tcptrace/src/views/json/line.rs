@@ -194,33 +194,6 @@ pub struct Effect {
     pub detail: Option<String>,
 }
 
-/// A finding of `doctor`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Check {
-    /// What was looked at.
-    pub name: String,
-    /// Its value; null where there is none.
-    pub value: Option<String>,
-    /// Verdict.
-    pub verdict: Verdict,
-    /// Why, and what to do.
-    pub detail: String,
-}
-
-/// A verdict, mildest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// Worth knowing.
-    Note,
-    /// Likely to cause trouble.
-    Warn,
-    /// Does not work.
-    Fail,
-}
-
 /// The end of a trace: how much was seen and how much was not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {

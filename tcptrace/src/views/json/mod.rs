@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::doctor::{Check, Verdict};
 pub use connection::Connection;
 pub use entry::{write_report, write_summary};
 pub use leak::{
@@ -22,8 +23,8 @@ pub use leak::{
     write_leaks,
 };
 pub use line::{
-    Bpf, Check, ConnectFailed, Effect, OwnerRef, ProcessRef, Run, RunLeak, States, StatesBy, Summary, Time,
-    TimeWaitMaker, Transition, Verdict, Whose,
+    Bpf, ConnectFailed, Effect, OwnerRef, ProcessRef, Run, RunLeak, States, StatesBy, Summary, Time,
+    TimeWaitMaker, Transition, Whose,
 };
 pub use outcomes::Outcomes;
 pub use report::{Ages, BeganBefore, Expected, Finished, FullSocketPart, StateReport, SurvivalPercentiles};

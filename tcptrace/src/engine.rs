@@ -54,6 +54,7 @@ pub struct KernelLoss {
 }
 
 /// Tracker, statistics and filters behind one entrance.
+#[derive(Clone)]
 pub struct Engine {
     tracker: Tracker,
     stats: Stats,

@@ -305,14 +305,14 @@ fn read_loss(engine: &mut Engine, tracer: &Tracer, handler: &mut impl Handler) -
 }
 
 /// The signals that end a trace in good order.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
@@ -321,7 +321,7 @@ impl Signals {
         })
     }
 
-    async fn any(&mut self) -> rustix::process::Signal {
+    pub(crate) async fn any(&mut self) -> rustix::process::Signal {
         use rustix::process::Signal;
         tokio::select! {
             _ = self.interrupt.recv() => Signal::INT,

@@ -48,7 +48,7 @@ pub fn run(reader: &mut Reader, engine: &mut Engine, handler: &mut impl Handler)
 }
 
 /// Takes over what the footer knows, or says that there is none.
-fn conclude(reader: &Reader, engine: &mut Engine) {
+pub fn conclude(reader: &Reader, engine: &mut Engine) {
     let shown = crate::text::escape(reader.path().as_os_str().as_encoded_bytes());
     match reader.ending() {
         Some(Ending::Complete(footer)) => {

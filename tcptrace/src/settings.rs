@@ -122,10 +122,12 @@ impl From<&TracingArgs> for Tracing {
 }
 
 /// `watch`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
     /// Which connections.
     pub filter: Filter,
+    /// How many times faster than it happened a recording is played on the screen.
+    pub speed: f64,
     /// Output.
     pub output: Output,
     /// Tracing.
@@ -145,7 +147,7 @@ impl Watch {
         }
         let filter = Filter::from_args(&args.filter, resolver)?;
         traced_states_only(&filter)?;
-        Ok(Self { filter, output, tracing: Tracing::from(&args.tracing) })
+        Ok(Self { filter, speed: args.speed.0, output, tracing: Tracing::from(&args.tracing) })
     }
 }
 

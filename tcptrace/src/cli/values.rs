@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::filter::CommPattern;
 use crate::settings::duration;
+use crate::tui::player::SPEEDS;
 
 /// Smallest ring buffer: sixteen pages, a few hundred events.
 const RING_MIN_BYTES: u64 = 64 << 10;
@@ -39,6 +40,25 @@ pub fn min_age(text: &str) -> Parsed<Duration> {
 pub fn interval(text: &str) -> Parsed<Duration> {
     duration::parse_in(text, Duration::from_secs(1)..=Duration::from_secs(86_400))
         .map_err(|error| error.to_string())
+}
+
+/// How many times faster than it happened a recording is played; compared bit by bit, because options are.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed(pub f64);
+
+impl PartialEq for Speed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl Eq for Speed {}
+
+/// `--speed`: with or without the sign that the screen shows it with.
+pub fn speed(text: &str) -> Parsed<Speed> {
+    let number = text.strip_suffix(['x', '×']).or(text.strip_prefix(['x', '×'])).unwrap_or(text);
+    let speed = number.parse::<f64>().ok().filter(|times| SPEEDS.contains(times));
+    speed.map(Speed).ok_or_else(|| format!("not a number from {} to {}", SPEEDS.start(), SPEEDS.end()))
 }
 
 /// `--set`: `net.ipv4.tcp_fin_timeout=15`. A name without dots is one of `net.ipv4.`.

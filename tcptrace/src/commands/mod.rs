@@ -16,7 +16,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod serve;
-mod source;
+pub mod source;
 pub mod states;
 mod stdout;
 mod trace;

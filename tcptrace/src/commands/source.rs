@@ -48,6 +48,18 @@ pub struct Wanted<'a> {
     pub tick: std::time::Duration,
 }
 
+impl Opened {
+    /// Another reader of the same recording, at its beginning.
+    pub fn reopen(&self) -> anyhow::Result<Reader> {
+        open(self.reader.borrow().path())
+    }
+
+    /// The host that it was made on.
+    pub fn host(&self) -> &RecordedHost {
+        &self.host
+    }
+}
+
 impl Source {
     /// Opens the recording, where one is named. `needs_containers` says that the command's filter, or its keys,
     /// ask for containers.

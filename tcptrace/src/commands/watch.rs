@@ -1,6 +1,7 @@
 //! `tcptrace watch`: a full screen, or a line per transition.
 
 mod lines;
+mod play;
 mod screen;
 
 use super::Exit;
@@ -14,11 +15,11 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
     let source = Source::open(&args.source, !args.filter.container.is_empty())?;
     let settings = Watch::from_args(args, &environment, source.resolver())?;
     if settings.output.format == Format::Text {
-        let recorded = matches!(source, Source::Recording(_)).then_some("this is a recording");
-        match recorded.or_else(|| environment.obstacle_to_screen()) {
-            None => return screen::run(&source, &settings),
-            Some(why) => return lines::run(&source, &settings, Some(why)),
-        }
+        return match (environment.obstacle_to_screen(), &source) {
+            (Some(why), _) => lines::run(&source, &settings, Some(why)),
+            (None, Source::Live) => screen::run(&source, &settings),
+            (None, Source::Recording(recording)) => play::run(&source, recording, &settings),
+        };
     }
     lines::run(&source, &settings, None)
 }

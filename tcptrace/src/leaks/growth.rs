@@ -29,20 +29,20 @@ pub struct Rate {
 }
 
 /// Who leaked what at an earlier look.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Look {
     at: MonoNs,
     leaks: FxHashMap<Flow, Leaked>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Leaked {
     by: Vec<Blamed>,
     is_held: bool,
 }
 
 /// Earlier looks, to compare with.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     looks: VecDeque<Look>,
 }

@@ -9,6 +9,9 @@ use crate::engine::Input;
 
 /// The first bytes of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Decoded at once: where a block turns out to be damaged, the decoder keeps back what it had decoded before in
+/// the same call, and so much is lost at most.
+const DECODED_BYTES: usize = 4 << 10;
 /// The longest line that is believed: a dump of a million sockets is one line.
 const MAX_LINE_BYTES: u64 = 1 << 30;
 
@@ -167,6 +170,18 @@ impl Reader {
         self.ending.as_ref()
     }
 
+    /// Lines that were read, the header included.
+    #[must_use]
+    pub fn lines_read(&self) -> u64 {
+        self.read
+    }
+
+    /// Passes over a line without looking at it: much faster than reading the input in it. False where there is
+    /// none.
+    pub fn skip_line(&mut self) -> bool {
+        self.ending.is_none() && self.next_line().unwrap_or(false)
+    }
+
     /// Reads a whole line into `self.line`; false at the end of the file. A line without its newline was cut
     /// off while it was written, which is an end and no damage.
     fn next_line(&mut self) -> Result<bool, String> {
@@ -222,7 +237,7 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     };
     file.seek(SeekFrom::Start(0))?;
     Ok(if is_zstd {
-        Box::new(BufReader::with_capacity(1 << 20, zstd::Decoder::new(file)?))
+        Box::new(BufReader::with_capacity(DECODED_BYTES, zstd::Decoder::new(file)?))
     } else {
         Box::new(BufReader::with_capacity(1 << 20, file))
     })

@@ -32,6 +32,11 @@ impl RecordedHost {
         }
     }
 
+    /// Sets what the footer said.
+    pub fn set_cgroups(&mut self, cgroups: Vec<NamedCgroup>) {
+        self.cgroups = cgroups;
+    }
+
     /// Names the container of a cgroup v2 id.
     #[must_use]
     pub fn container_of(&self, cgroup_id: u64) -> Option<String> {

@@ -56,7 +56,7 @@ impl From<&Actor<'_>> for By {
 ///
 /// ksoftirqd runs softirqs on a stack of its own, so an event there looks like one in process context. A state
 /// change names it; a mini's event carries the thread id alone, and is recognised by a name seen earlier.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Actors {
     /// Sorted thread ids.
     softirq_threads: Vec<u32>,

@@ -89,7 +89,7 @@ pub struct Counts {
 }
 
 /// The state machine. See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracker {
     fulls: Table<Full, true>,
     minis: Table<Mini, false>,

@@ -38,7 +38,7 @@ struct Process {
 }
 
 /// Every owner once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Owners {
     processes: Slab<Process>,
     index: HashTable<u32>,

@@ -38,7 +38,7 @@ const EXPIRY_NS: u64 = 100_000_000;
 
 /// First in, first out: all wait equally long. An entry whose mini has found its reason stays until it reaches
 /// the front.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     queue: VecDeque<Waiting>,
 }
@@ -86,7 +86,7 @@ const CONNECT_NS: u64 = 1_000_000;
 const CONNECTS: usize = 256;
 
 /// Recent connect() calls, which may be about to take over a mini.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Connects {
     recent: VecDeque<Connect>,
 }

@@ -25,7 +25,7 @@ use crate::outcome::{Outcome, Owner, Phase};
 const MAX_CLOSES: usize = 1 << 16;
 
 /// What has closed while a dump was taken.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Resync {
     is_under_way: bool,
     /// No event was lost as far as is known: what the dump does not show was missed by the dump.

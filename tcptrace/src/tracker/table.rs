@@ -19,7 +19,7 @@ pub(super) type Slot = u32;
 
 /// What every row has; the rest is in `B`, which a row can be used as. Aligned, so that a row that nobody has
 /// touched for a minute is two cache lines to fetch and not three.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[repr(align(64))]
 pub(super) struct Row<B> {
     addr: u64,
@@ -64,7 +64,7 @@ impl<B> DerefMut for Row<B> {
 }
 
 /// See the module. `ADDRESSED` tables find their rows by address as well.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table<B, const ADDRESSED: bool> {
     rows: Slab<Row<B>>,
     by_addr: HashTable<Slot>,

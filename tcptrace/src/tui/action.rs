@@ -58,6 +58,10 @@ pub enum Play {
     Seek(i64),
     /// Faster, or slower where false.
     Speed(bool),
+    /// To the beginning.
+    Start,
+    /// To so many thousandths of its length.
+    Part(u16),
 }
 
 /// What the state cannot do itself.

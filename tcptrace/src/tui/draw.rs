@@ -9,6 +9,7 @@ use crate::views::{human, leaks};
 use super::keymap;
 use super::look::Look;
 use super::panes;
+use super::progress;
 use super::prompt::Purpose;
 use super::query::Pane;
 use super::state::{Drawn, State};
@@ -39,7 +40,12 @@ pub fn draw(buf: &mut Buffer, state: &State, look: &Look) -> Frame {
     let line = |y: u16| Rect { y: area.y + y, height: 1, ..area };
     title(buf, line(0), state, look);
     frame.drawn.tabs = tabs(buf, line(1), state, look);
-    let body = Rect { y: area.y + 2, height: area.height - 3, ..area };
+    let mut body = Rect { y: area.y + 2, height: area.height - 3, ..area };
+    if let Some(playback) = &state.view.playback {
+        body.height -= 1;
+        let place = line(area.height - 2);
+        frame.drawn.progress = progress::draw(buf, place, playback, state.view.now(), look.theme);
+    }
     let reduced = area.width < FULL.0 || area.height < FULL.1;
     panes::draw(buf, body, state, look, reduced, &mut frame.drawn);
     frame.cursor = foot(buf, line(area.height - 1), state, look);

@@ -87,7 +87,7 @@ impl Past {
 
 /// Remembers connections. Those that are over, or rest in TIME_WAIT, are forgotten first, oldest first; what is
 /// open and may matter (a CLOSE_WAIT of yesterday) stays.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct History {
     rows: FxHashMap<ConnId, Past>,
     /// Connections that came to TIME_WAIT or their end, in that order.

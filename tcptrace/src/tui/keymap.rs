@@ -152,6 +152,7 @@ pub const BINDINGS: &[Binding] = &[
     Binding { shown: "", does: "", ..playing(&[Char(']')], Play::Seek(10), "", "") },
     playing(&[Char('{')], Play::Seek(-60), "{  }", "1 min back, forward"),
     Binding { shown: "", does: "", ..playing(&[Char('}')], Play::Seek(60), "", "") },
+    playing(&[Char('0')], Play::Start, "0", "to the beginning"),
     playing(&[Char('-'), Char('<')], Play::Speed(false), "-  +", "slower, faster"),
     Binding { shown: "", does: "", ..playing(&[Char('+'), Char('='), Char('>')], Play::Speed(true), "", "") },
     always(&[Char('e')], Action::Export, "e", "export what is shown as JSON", "export"),

@@ -80,6 +80,20 @@ impl Leaks {
         }
     }
 
+    /// The same again, of what the engine knows.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            surveys: None,
+            survey: None,
+            terms: self.terms.clone(),
+            history: self.history.clone(),
+            namespaces: self.namespaces,
+            next: self.next,
+            report: Arc::clone(&self.report),
+        }
+    }
+
     /// A dump of so many network namespaces was fed to the engine.
     pub fn dumped(&mut self, namespaces: u64) {
         self.namespaces = namespaces;

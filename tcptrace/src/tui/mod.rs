@@ -5,7 +5,7 @@
 //!             ▲   query ◄── state ◄── actions ◄── keys, mouse
 //! ```
 //!
-//! Two threads. The collector's receives the events and, once a second and whenever another question is asked,
+//! Two threads. The collector's (for a recording: the player's) receives the events and, once a second and whenever another question is asked,
 //! makes a [`view::View`]; the screen's owns the terminal and draws what it was given. A terminal that does not
 //! take its output (a stalled ssh line) therefore holds up the screen and never the events.
 
@@ -24,7 +24,9 @@ pub mod list;
 pub mod look;
 pub mod model;
 pub mod panes;
+pub mod player;
 pub mod ports;
+pub mod progress;
 pub mod prompt;
 pub mod query;
 pub mod rates;
@@ -33,6 +35,7 @@ pub mod screen;
 pub mod state;
 pub mod sysctls;
 pub mod table;
+pub mod tape;
 pub mod terminal;
 pub mod text;
 pub mod theme;

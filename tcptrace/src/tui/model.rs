@@ -21,7 +21,7 @@ use super::view::{Focus, Listed, Seen, Timeline, View};
 const EVENTS: usize = 10_000;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Model {
     history: History,
     events: VecDeque<Seen>,
@@ -36,7 +36,7 @@ pub struct Model {
 }
 
 /// A filter that was typed in, with statistics of its own: those of the engine go on over everything.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Focused {
     focus: Focus,
     filter: Filter,
@@ -123,6 +123,12 @@ impl Model {
     #[must_use]
     pub fn focus(&self) -> Option<&Filter> {
         self.focus.as_ref().map(|focused| &focused.filter)
+    }
+
+    /// Takes note of what rates are reckoned from: to be called every few seconds where no view is made.
+    pub fn look(&mut self, engine: &Engine) {
+        let snapshot = self.snapshot(engine);
+        let _ = self.ports.look(&snapshot);
     }
 
     /// The view of this moment. What belongs to the collector (leaks, recording, playback) is for it to fill in.

@@ -61,7 +61,7 @@ pub struct TimeWaits {
 }
 
 /// What is remembered for rates.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memory {
     makers: Recent<Option<ProcessKey>>,
     towards: Recent<Destination>,

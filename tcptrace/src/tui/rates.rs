@@ -12,7 +12,7 @@ const APART_NS: u64 = 3_000_000_000;
 const KEPT_NS: u64 = 30_000_000_000;
 
 /// Counts at some moments of the last half minute. The lists that they come from are bounded, and so is this.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recent<K> {
     looks: VecDeque<(MonoNs, FxHashMap<K, u64>)>,
 }

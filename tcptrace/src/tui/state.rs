@@ -4,7 +4,7 @@
 use ratatui::crossterm::event::KeyEvent;
 use ratatui::layout::{Position, Rect};
 
-use super::action::{Action, Effect};
+use super::action::{Action, Effect, Play};
 use super::keymap;
 use super::list::{List, RowKey};
 use super::panes;
@@ -64,6 +64,8 @@ pub struct Drawn {
     pub rows: Rect,
     /// The first of them.
     pub top: usize,
+    /// How far a recording has been played, as a bar.
+    pub progress: Rect,
     /// Lines of the page that is scrolled, and of the window that it is seen through.
     pub page: (usize, usize),
 }
@@ -315,6 +317,12 @@ impl State {
         let tab = self.drawn.tabs.iter().find(|(area, _)| area.contains(at)).map(|&(_, pane)| pane);
         if let Some(pane) = tab {
             return self.act(Action::Go(pane));
+        }
+        let progress = self.drawn.progress;
+        if progress.contains(at) {
+            let part =
+                u32::from(at.x - progress.x) * 1000 / u32::from(progress.width.saturating_sub(1).max(1));
+            return self.act(Action::Play(Play::Part(part.min(1000) as u16)));
         }
         if self.is_page() || !self.drawn.rows.contains(at) {
             return Vec::new();

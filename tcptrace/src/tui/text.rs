@@ -12,11 +12,16 @@ pub fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// The text in at most `room` columns, with `…` where something is left out.
+/// The text in at most `room` columns, with `…` where something is left out; a process keeps its id.
 #[must_use]
 pub fn cut(text: &str, room: usize, theme: Theme) -> String {
     if width(text) <= room {
         return text.to_owned();
+    }
+    if let Some((name, id)) =
+        text.rsplit_once('[').filter(|(_, id)| id.ends_with(']') && id.len() + 3 <= room)
+    {
+        return format!("{}[{id}", cut(name, room - id.len() - 1, theme));
     }
     let mark = if theme.ascii { "~" } else { "…" };
     let mut out = String::new();
@@ -110,6 +115,8 @@ mod tests {
         assert_eq!(cut("漢字漢字", 5, THEME), "漢字…");
         assert_eq!(cut("漢字漢字", 4, THEME), "漢…");
         assert_eq!(cut("abc", 0, THEME), "");
+        assert_eq!(cut("demo-leaky[4711]", 12, THEME), "demo-…[4711]");
+        assert_eq!(cut("demo-leaky[4711]", 7, THEME), "demo-l…");
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub struct Playback {
     pub ended: Option<MonoNs>,
     /// It has come to its end: how that was, in words.
     pub ending: Option<String>,
+    /// That was its own end, and not damage.
+    pub is_complete: bool,
     /// On its way to another place.
     pub seeking: bool,
 }

@@ -16,10 +16,7 @@ use crate::tui::theme::Theme;
 
 /// Shows the screen until the end.
 pub fn run(source: &Source, settings: &Watch) -> anyhow::Result<Exit> {
-    let look = Look {
-        theme: Theme { color: settings.output.color, ascii: settings.output.ascii },
-        zone: TimeZone::system(),
-    };
+    let look = look(settings);
     let wanted = Wanted {
         filter: &settings.filter,
         by: None,
@@ -42,4 +39,12 @@ pub fn run(source: &Source, settings: &Watch) -> anyhow::Result<Exit> {
         writeln!(anstream::stderr().lock(), "{recorded}")?;
     }
     Ok(trace::exit(&engine, &settings.tracing))
+}
+
+/// How things look on this terminal.
+pub(super) fn look(settings: &Watch) -> Look {
+    Look {
+        theme: Theme { color: settings.output.color, ascii: settings.output.ascii },
+        zone: TimeZone::system(),
+    }
 }

@@ -38,6 +38,10 @@ pub struct CompareArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 
+    /// Write a page too, with histograms and curves: one file, for a browser or for paper.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+
     /// Seed of the random numbers behind intervals and permutations: the same seed gives the same answer.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Output")]
     pub seed: u64,

@@ -1,5 +1,6 @@
 //! `tcptrace experiment`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -65,6 +66,10 @@ pub struct ExperimentArgs {
     /// Put back what an experiment that was killed had changed.
     #[arg(long, conflicts_with_all = ["set", "sandbox"])]
     pub restore: bool,
+
+    /// Write a page too, with histograms and curves: one file, for a browser or for paper.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
 
     /// Seed of the random numbers behind intervals and permutations.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Output")]

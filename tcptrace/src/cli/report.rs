@@ -14,6 +14,7 @@ Examples:
   tcptrace report --duration 2m                   how long each closing state lasted, over 2 minutes
   tcptrace report --by process --state TIME_WAIT  who makes the TIME_WAITs; Ctrl-C ends and prints
   tcptrace report -d 5m --port 443 --json         one JSON object a state
+  tcptrace report -d 5m --html report.html        a page with histograms and survival curves
 
 Without --state it reports FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE_WAIT, LAST_ACK and CLOSING.
 
@@ -30,6 +31,10 @@ pub struct ReportArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
+
+    /// Write a page too, with histograms and curves: one file, for a browser or for paper.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
 
     /// Write the histograms too, for the tools of HdrHistogram: a .hlog file per state, in microseconds.
     #[arg(long, value_name = "DIR", help_heading = "Output")]

@@ -4,15 +4,18 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use jiff::tz::TimeZone;
 
+use super::promise::Promise;
 use super::source::{Source, Wanted};
 use super::{Exit, LineSink, trace};
 use crate::cli::{CompareArgs, SourceArgs};
-use crate::effects::effects;
+use crate::effects::{StateEffect, effects};
 use crate::filter::{Detail, Filter, StateSet};
 use crate::live::{self, Handler};
 use crate::settings::{Environment, Format, Output, Tracing, UsageError};
 use crate::snapshot::{KeyKind, Snapshot};
+use crate::views::html::{self, Compared, Side};
 use crate::views::paint::Paint;
 use crate::views::{effects as view, human};
 
@@ -24,8 +27,11 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
             .into());
     }
     let output = Output::from_args(&args.output, &Environment::detect());
+    let html = args.html.as_deref().map(Promise::file).transpose()?;
     let (a, b) = (replay(&args.a, args)?, replay(&args.b, args)?);
     let found = effects(&a, &b, args.seed);
+    // The file first: whoever reads standard output may leave.
+    let filed = html.map_or(Ok(()), |promise| promise.write(page(&a, &b, &found).into_bytes()));
     let paint = Paint { color: output.color };
     let mut out = LineSink::stdout();
     let written = match output.format {
@@ -34,7 +40,22 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<Exit> {
             .and_then(|()| view::write_text(&found, paint, output.width, &mut out)),
     };
     written.and_then(|()| out.flush()).context("cannot write to standard output")?;
+    filed?;
     Ok(Exit::Done)
+}
+
+fn page(a: &Snapshot, b: &Snapshot, effects: &[StateEffect]) -> String {
+    let name = |snapshot: &Snapshot| snapshot.meta.recording.clone().unwrap_or_default();
+    let (before, after) = (name(a), name(b));
+    let compared = Compared {
+        title: "What differs between two recordings",
+        lead: &[format!("Before: {before}. After: {after}.")],
+        truths: &[],
+        sides: [Side { label: "before", snapshot: a }, Side { label: "after", snapshot: b }],
+        traces: &[Side { label: "before", snapshot: a }, Side { label: "after", snapshot: b }],
+        effects,
+    };
+    html::write_effects(&compared, &TimeZone::system())
 }
 
 fn replay(path: &Path, args: &CompareArgs) -> anyhow::Result<Snapshot> {

@@ -1,5 +1,7 @@
 //! `tcptrace experiment`: changes a sysctl for a while, measures what it did, and puts it back.
 
+mod findings;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
@@ -7,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::promise::Promise;
 use super::{Advice as _, Exit, LineSink, block_on, trace};
 use crate::cli::ExperimentArgs;
-use crate::effects::effects;
 use crate::engine::Engine;
 use crate::event::MonoNs;
 use crate::experiment::Setting;
@@ -24,13 +26,11 @@ use crate::live::{self, Handler};
 use crate::net::State;
 use crate::outcome::Outcome;
 use crate::sandbox::Sandbox;
-use crate::settings::{Environment, Format, Output, System, Tracing, UsageError};
-use crate::snapshot::Snapshot;
-use crate::stats::compare::Verdict;
-use crate::views::effects::{self as view, Change as Shown};
-use crate::views::paint::Paint;
-use crate::views::{human, json};
+use crate::settings::{Environment, Output, System, Tracing, UsageError};
+use crate::views::human;
 use crate::workload::{Kind, Running, Settings as Traffic};
+
+use findings::Findings;
 
 /// Where a sandbox's servers listen: from the range for benchmarks (RFC 2544), because for 127.0.0.0/8
 /// tcp_tw_reuse has a rule of its own.
@@ -61,12 +61,14 @@ pub fn run(args: &ExperimentArgs) -> anyhow::Result<Exit> {
     if args.dry_run {
         return plan.tell(args, &place);
     }
+    // Before anything is changed.
+    let html = args.html.as_deref().map(Promise::file).transpose()?;
     if let Some(sandbox) = &place.sandbox {
         plan.prepare(sandbox)?;
     }
     // Before privileges are given up; kept until the end.
     let traffic = place.sandbox.as_ref().map(|sandbox| plan.start_traffic(args, sandbox)).transpose()?;
-    let result = measure(args, &filter, &plan, &place);
+    let result = measure(args, &filter, &plan, &place, html.as_ref());
     drop(traffic);
     result
 }
@@ -240,7 +242,13 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn measure(args: &ExperimentArgs, filter: &Filter, plan: &Plan, place: &Place) -> anyhow::Result<Exit> {
+fn measure(
+    args: &ExperimentArgs,
+    filter: &Filter,
+    plan: &Plan,
+    place: &Place,
+    html: Option<&Promise>,
+) -> anyhow::Result<Exit> {
     let tracing = Tracing { fail_on_loss: args.fail_on_loss, ..Tracing::default() };
     let output = Output::from_args(&args.output, &Environment::detect());
     let mut engine = trace::engine(filter, None);
@@ -253,7 +261,7 @@ fn measure(args: &ExperimentArgs, filter: &Filter, plan: &Plan, place: &Place) -
     restored?;
     let [baseline, changed] = course.arms.snapshots(&engine);
     let result = Findings { plan, place, arms: &course.arms, baseline, changed, engine: &engine };
-    result.write(args, output)?;
+    result.write(args, output, html)?;
     Ok(trace::exit(&engine, &tracing))
 }
 
@@ -500,98 +508,4 @@ fn put_back(journal: &Journal, setter: &Setter, out: &mut impl std::io::Write) -
         }
     }
     Ok(())
-}
-
-/// Everything that came out.
-struct Findings<'a> {
-    plan: &'a Plan,
-    place: &'a Place,
-    arms: &'a Arms,
-    baseline: Snapshot,
-    changed: Snapshot,
-    engine: &'a Engine,
-}
-
-impl Findings<'_> {
-    fn write(&self, args: &ExperimentArgs, output: Output) -> anyhow::Result<()> {
-        let found = effects(&self.baseline, &self.changed, args.seed);
-        let shown = self.plan.settings.first().map(|setting| Shown {
-            sysctl: setting.name.clone(),
-            before: setting.baseline.clone(),
-            after: setting.changed.clone(),
-        });
-        let mut out = LineSink::stdout();
-        match output.format {
-            Format::Json => {
-                view::write_json(&found, shown.as_ref(), &mut out)?;
-                let failures = [&self.baseline, &self.changed].map(|arm| arm.connect_failures.count);
-                view::write_connect_failures_json(failures, shown.as_ref(), &mut out)?;
-                json::write_summary(&self.engine.snapshot(&|_| None), &mut out)?;
-                trace::write_notes(self.engine.notes())?;
-            }
-            Format::Text | Format::Plain => {
-                let paint = Paint { color: output.color };
-                self.write_head(paint, &mut out)?;
-                view::write_text(&found, paint, output.width, &mut out)?;
-                self.write_truth(&found, &mut out)?;
-            }
-        }
-        out.flush().context("cannot write to standard output")
-    }
-
-    fn write_head(&self, paint: Paint, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        for setting in &self.plan.settings {
-            let title = format!("{}: {} → {}", setting.name, setting.baseline, setting.changed);
-            writeln!(out, "{}", paint.heading(&title))?;
-        }
-        let now = self.engine.now();
-        let length = |arm| human::duration(self.arms.length_ns(arm, now));
-        writeln!(
-            out,
-            "baseline arm {}, changed arm {}, in {}; {}.",
-            length(Arm::Baseline),
-            length(Arm::Changed),
-            match self.place.sandbox {
-                Some(_) =>
-                    "a private network namespace with traffic of its own, nothing of this host touched"
-                        .to_owned(),
-                None => format!("network namespace {}, restored", self.place.netns),
-            },
-            match self.engine.loss() {
-                loss if loss.any() => paint.alarm(&format!("{} LOST", human::counted(loss.total(), "event"))),
-                _ => "nothing was lost".to_owned(),
-            }
-        )?;
-        writeln!(out)
-    }
-
-    /// What is known about the sysctl, beside what was measured, and whether the two agree.
-    fn write_truth(
-        &self,
-        found: &[crate::effects::StateEffect],
-        out: &mut impl std::io::Write,
-    ) -> std::io::Result<()> {
-        let failures = [&self.baseline, &self.changed].map(|arm| arm.connect_failures.count);
-        if failures != [0, 0] {
-            writeln!(
-                out,
-                "\nconnect() found no free local port {} times before and {} times after.",
-                human::count(failures[0]),
-                human::count(failures[1])
-            )?;
-        }
-        for setting in &self.plan.settings {
-            if let Some(knob) = knob(&setting.name) {
-                writeln!(out, "\n{}", knob.truth)?;
-            }
-        }
-        let time_wait = found.iter().find(|effect| effect.state == State::TimeWait && effect.key.is_none());
-        if self.plan.sets("net.ipv4.tcp_fin_timeout")
-            && let Some(effect) = time_wait
-            && effect.comparison.verdict == Verdict::Unchanged
-        {
-            writeln!(out, "Measured here: TIME_WAIT stayed the same.")?;
-        }
-        Ok(())
-    }
 }

@@ -6,16 +6,17 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender, SyncSender};
 use std::thread;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use caps::{Capability, CapsHashSet};
 
 use super::Advice as _;
 use crate::kernel::confine::confine;
+use crate::settings::UsageError;
 use crate::text;
 
 /// Files with their contents, and where to say how writing them went.
@@ -29,6 +30,18 @@ pub struct Promise {
 }
 
 impl Promise {
+    /// One file, which may exist and is replaced at once when the new one is complete. To be called while the
+    /// privileges are still there.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn file(path: &Path) -> anyhow::Result<Self> {
+        let path = target(path)?;
+        let (dir, _) = split(&path)?;
+        try_out(dir, &path)?;
+        Self::start(path)
+    }
+
     /// Files in a directory, which is made if it is not there. It must not hold files with the same extension: those
     /// of an earlier run could not be told from those of this one.
     ///
@@ -73,6 +86,14 @@ impl Promise {
         Ok(Self { path, jobs })
     }
 
+    /// Writes the one file.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was there before is then untouched.
+    pub fn write(&self, bytes: Vec<u8>) -> anyhow::Result<()> {
+        self.hand_over(vec![(self.path.clone(), bytes)])
+    }
+
     /// Writes files into the directory.
     ///
     /// # Errors
@@ -86,6 +107,20 @@ impl Promise {
         self.jobs.send((files, answer)).ok().context("the thread that writes files has ended")?;
         written.recv().context("the thread that writes files has ended")?
     }
+}
+
+/// Where a file would really be: behind a link, and not a device or a directory.
+fn target(path: &Path) -> anyhow::Result<PathBuf> {
+    let what = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path.to_owned()),
+        Err(error) => return Err(error).context(format!("cannot write {}", shown(path))),
+        Ok(metadata) if metadata.is_file() => {
+            return fs::canonicalize(path).with_context(|| format!("cannot write {}", shown(path)));
+        }
+        Ok(metadata) if metadata.is_dir() => "a directory",
+        Ok(_) => "no regular file",
+    };
+    bail!(UsageError::new(format!("{} is {what}", shown(path))).hint("name a file, such as report.html"))
 }
 
 fn split(path: &Path) -> anyhow::Result<(&Path, OsString)> {
@@ -146,6 +181,44 @@ mod tests {
             entries.map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8")).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("report.html");
+        fs::write(&path, "old").expect("written");
+        let promise = Promise::file(&path).expect("promised");
+        assert_eq!(fs::read(&path).expect("there"), b"old", "a promise changes nothing");
+        promise.write(b"new".to_vec()).expect("written");
+        assert_eq!(fs::read(&path).expect("there"), b"new");
+        assert_eq!(names(dir.path()), ["report.html"]);
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (file, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::write(&file, "old").expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        Promise::file(&link).expect("promised").write(b"new".to_vec()).expect("written");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(fs::read(&file).expect("there"), b"new");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_at_once() {
+        let dir = tempfile::tempdir().expect("directory");
+        for (path, words) in [
+            (dir.path().join("missing/report.html"), "cannot write to"),
+            (dir.path().to_owned(), "is a directory"),
+            (PathBuf::from("/dev/null"), "no regular file"),
+            (PathBuf::from("/proc/report.html"), "cannot write to /proc"),
+        ] {
+            let error = Promise::file(&path).expect_err("refused").to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(names(dir.path()).is_empty());
     }
 
     #[test]

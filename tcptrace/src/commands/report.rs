@@ -16,7 +16,7 @@ use crate::live;
 use crate::settings::{Environment, Format, Report};
 use crate::snapshot::{KeyKind, Snapshot};
 use crate::views::paint::Paint;
-use crate::views::{hlog, json, report};
+use crate::views::{hlog, html, json, report};
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
@@ -26,6 +26,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     if settings.filter.states == StateSet::ALL {
         settings.filter.states = trace::CLOSING_STATES.into_iter().collect();
     }
+    let html = args.html.as_deref().map(Promise::file).transpose()?;
     let hlog = args.hlog.as_deref().map(|dir| Promise::directory(dir, "hlog")).transpose()?;
     let wanted = Wanted {
         filter: &settings.filter,
@@ -41,13 +42,16 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     progress.clear();
     let snapshot = engine.snapshot(&*source.containers());
     // Files first: whoever reads standard output may leave, and a full disk must not cost the text.
-    let filed = write_files(&snapshot, hlog.as_ref());
+    let filed = write_files(&snapshot, html.as_ref(), hlog.as_ref());
     write(&settings, &engine, &snapshot)?;
     filed?;
     Ok(trace::exit(&engine, &settings.tracing))
 }
 
-fn write_files(snapshot: &Snapshot, hlog: Option<&Promise>) -> anyhow::Result<()> {
+fn write_files(snapshot: &Snapshot, html: Option<&Promise>, hlog: Option<&Promise>) -> anyhow::Result<()> {
+    if let Some(promise) = html {
+        promise.write(html::write_report(snapshot, &TimeZone::system()).into_bytes())?;
+    }
     if let Some(promise) = hlog {
         promise.write_all(hlog::files(snapshot).context("cannot encode the histograms")?)?;
     }

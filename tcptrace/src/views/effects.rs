@@ -24,6 +24,11 @@ pub struct Change {
     pub after: String,
 }
 
+/// What the figures mean.
+pub(super) const NOTE: &str = "Open sockets count as lasting at least until the end (Kaplan-Meier). p: chance of such a change \
+     without a cause, by permutation, for all states together; differences below 2 % and 1 ms count for nothing. change: \
+     95 % bootstrap interval.";
+
 /// Writes an `effect` line per state and percentile, and one for the share of each end.
 ///
 /// # Errors
@@ -162,13 +167,5 @@ pub fn write_text(effects: &[StateEffect], paint: Paint, width: u16, out: &mut i
         }
     }
     writeln!(out, "{table}")?;
-    writeln!(
-        out,
-        "\n{}",
-        paint.faint(
-            "Open sockets count as lasting at least until the end (Kaplan-Meier). p: chance of such a change without a \
-             cause, by permutation, for all states together; differences below 2 % and 1 ms count for nothing. \
-             change: 95 % bootstrap interval."
-        )
-    )
+    writeln!(out, "\n{}", paint.faint(NOTE))
 }

@@ -205,7 +205,7 @@ fn without_double_gaps(cells: &Cumulative<'_>, first: u64, edges: Vec<u64>, last
 }
 
 /// The next of 1, 2, 5, 10, 20, ….
-fn nice_step(at_least: u64) -> u64 {
+pub(super) fn nice_step(at_least: u64) -> u64 {
     let mut magnitude = 1_u64;
     loop {
         for step in [magnitude, 2 * magnitude, 5 * magnitude] {
@@ -330,6 +330,13 @@ pub fn labels(bins: &[Bin]) -> Vec<String> {
     bins.iter().map(label).collect()
 }
 
+/// Edges of one axis, `60.0 s`, `60.5 s`: in the unit of the last, with equally many digits.
+pub(super) fn edges(edges: &[u64]) -> Vec<String> {
+    let (unit_ns, name) = unit(edges.last().copied().unwrap_or(0));
+    let digits = edges.iter().map(|&edge| digits_needed(edge, (unit_ns, name))).max().unwrap_or(0);
+    edges.iter().map(|&edge| format!("{:.digits$} {name}", edge as f64 / unit_ns as f64)).collect()
+}
+
 /// The unit to write an edge in: 60 s and 120 s rather than minutes, because TIME_WAIT is spoken of in seconds.
 fn unit(edge_ns: u64) -> (u64, &'static str) {
     match edge_ns {
@@ -346,7 +353,7 @@ fn unit(edge_ns: u64) -> (u64, &'static str) {
 fn digits_needed(edge_ns: u64, (unit_ns, _): (u64, &str)) -> usize {
     let mut scale = 1;
     for digits in 0..3 {
-        if (edge_ns * scale).is_multiple_of(unit_ns) {
+        if (edge_ns % unit_ns * scale).is_multiple_of(unit_ns) {
             return digits;
         }
         scale *= 10;

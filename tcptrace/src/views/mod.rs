@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod effects;
 pub mod histogram;
 pub mod hlog;
+pub mod html;
 pub mod human;
 pub mod json;
 pub mod leaks;

@@ -4,9 +4,9 @@
 //! percentiles and a few sentences about what limits it. The closing states come first, because they are what
 //! people come for.
 
-mod overview;
+pub(in crate::views) mod overview;
 mod section;
-mod words;
+pub(in crate::views) mod words;
 
 use std::io::{self, Write};
 
@@ -41,7 +41,7 @@ impl Default for Options {
 }
 
 /// The states in the order of the report.
-const ORDER: [(State, Option<Phase>); 13] = [
+pub(super) const ORDER: [(State, Option<Phase>); 13] = [
     (State::CloseWait, None),
     (State::TimeWait, None),
     (State::FinWait2, Some(Phase::Orphaned)),

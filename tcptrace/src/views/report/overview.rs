@@ -37,7 +37,7 @@ pub(super) fn write(snapshot: &Snapshot, options: &Options, page: &mut Page) {
 }
 
 /// Host, kernel, time.
-fn origin(snapshot: &Snapshot, options: &Options) -> String {
+pub(in crate::views) fn origin(snapshot: &Snapshot, options: &Options) -> String {
     let meta = &snapshot.meta;
     let host = meta.host.as_deref().map(|host| crate::text::escape(host.as_bytes()));
     let kernel = meta.kernel.as_deref().map(|kernel| crate::text::escape(kernel.as_bytes()));
@@ -62,13 +62,13 @@ fn origin(snapshot: &Snapshot, options: &Options) -> String {
     text
 }
 
-fn seen(snapshot: &Snapshot) -> String {
+pub(in crate::views) fn seen(snapshot: &Snapshot) -> String {
     let meta = &snapshot.meta;
     format!("{}, {}", human::counted(meta.events, "event"), human::counted(meta.connections, "connection"))
 }
 
 /// What was not seen, what that means and what to do about it.
-fn loss(loss: &Loss) -> String {
+pub(in crate::views) fn loss(loss: &Loss) -> String {
     let mut causes = Vec::new();
     if loss.ring_full > 0 {
         causes.push(format!("{} found no room in the ring buffer", human::counted(loss.ring_full, "event")));
@@ -101,7 +101,7 @@ fn times(n: u64) -> String {
 }
 
 /// What a person should look at first.
-fn alarms(snapshot: &Snapshot) -> Vec<String> {
+pub(in crate::views) fn alarms(snapshot: &Snapshot) -> Vec<String> {
     let mut alarms = Vec::new();
     if let Some(report) = snapshot.of(State::CloseWait, None)
         && let Some(oldest) = report.open.oldest.filter(|oldest| oldest.ns >= HELD_NS)
@@ -174,7 +174,7 @@ fn table(snapshot: &Snapshot, page: &mut Page) {
 }
 
 /// Titles of [`figures`].
-pub(super) fn titles(is_wide: bool) -> Vec<&'static str> {
+pub(in crate::views) fn titles(is_wide: bool) -> Vec<&'static str> {
     if is_wide {
         vec!["ENDED", "P50", "P90", "P99", "LONGEST", "OPEN", "OLDEST"]
     } else {
@@ -183,7 +183,7 @@ pub(super) fn titles(is_wide: bool) -> Vec<&'static str> {
 }
 
 /// The figures of a report as cells of a table. Percentiles are those that count open sockets.
-pub(super) fn figures(report: &StateReport, is_wide: bool) -> Vec<String> {
+pub(in crate::views) fn figures(report: &StateReport, is_wide: bool) -> Vec<String> {
     let survival = &report.survival;
     let percentile = |ns| human::percentile(report, ns);
     let ended = human::count(report.finished.count + report.began_before.count);
@@ -203,26 +203,27 @@ pub(super) fn figures(report: &StateReport, is_wide: bool) -> Vec<String> {
 
 /// What could not be measured here, and how keys were cut.
 pub(super) fn write_end(snapshot: &Snapshot, page: &mut Page) {
-    let folded = snapshot.keyed_by.filter(|keying| keying.folded > 0);
-    if folded.is_none() && snapshot.skipped.is_empty() && snapshot.notes.is_empty() {
+    let missing = not_measured(snapshot);
+    if missing.is_empty() {
         return;
     }
     page.heading("Not measured", Paint::heading);
-    if let Some(keying) = folded {
-        page.item(
-            "- ",
-            &format!(
-                "Only the first {} were kept apart by {}; {} of others are counted together.",
-                human::count(keying.limit as u64),
-                keying.kind.name(),
-                human::counted(keying.folded, "transition")
-            ),
-        );
+    for sentence in missing {
+        page.item("- ", &sentence);
     }
-    for hook in &snapshot.skipped {
-        page.item("- ", &format!("{}: {}", hook.name, hook.why));
-    }
-    for note in &snapshot.notes {
-        page.item("- ", &crate::text::escape(note.as_bytes()));
-    }
+}
+
+/// The same as sentences.
+pub(in crate::views) fn not_measured(snapshot: &Snapshot) -> Vec<String> {
+    let folded = snapshot.keyed_by.filter(|keying| keying.folded > 0).map(|keying| {
+        format!(
+            "Only the first {} were kept apart by {}; {} of others are counted together.",
+            human::count(keying.limit as u64),
+            keying.kind.name(),
+            human::counted(keying.folded, "transition")
+        )
+    });
+    let hooks = snapshot.skipped.iter().map(|hook| format!("{}: {}", hook.name, hook.why));
+    let notes = snapshot.notes.iter().map(|note| crate::text::escape(note.as_bytes()).into_owned());
+    folded.into_iter().chain(hooks).chain(notes).collect()
 }

@@ -30,7 +30,7 @@ pub(super) fn sysctl(snapshot: &Snapshot, value: fn(&Sysctls) -> Option<u32>) ->
 }
 
 /// How many ended, how many did not, how long both took.
-pub(super) fn headline(report: &StateReport) -> String {
+pub(in crate::views) fn headline(report: &StateReport) -> String {
     let mut sentences = vec![ended(&report.finished)];
     let before = &report.began_before;
     if before.count > 0 {
@@ -89,7 +89,7 @@ fn open(count: u64, began_before: u64, oldest: Age) -> String {
 }
 
 /// Why dwells ended; nothing when all moved on, which is what most states do.
-pub(super) fn ends(report: &StateReport) -> Vec<String> {
+pub(in crate::views) fn ends(report: &StateReport) -> Vec<String> {
     let phrase = |name: &str, count: u64| {
         let were = if count == 1 { "was" } else { "were" };
         let rest = match name {
@@ -111,7 +111,7 @@ pub(super) fn ends(report: &StateReport) -> Vec<String> {
 }
 
 /// What limits the state, and how the measurement compares.
-pub(super) fn explanation(snapshot: &Snapshot, report: &StateReport) -> Vec<String> {
+pub(in crate::views) fn explanation(snapshot: &Snapshot, report: &StateReport) -> Vec<String> {
     match (report.state, report.phase) {
         (State::CloseWait, _) => close_wait(snapshot, report),
         (State::TimeWait, _) => {

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::spawn::undisturbed;
-
 /// Nanoseconds since boot, as `mono_ns` in the output.
 #[must_use]
 pub fn now_ns() -> u64 {
@@ -26,7 +24,8 @@ pub struct Moment {
 /// Does `work` and says when it happened: for what the kernel does before the system call returns, at this end of
 /// the connection.
 pub fn timed<T>(work: impl FnOnce() -> T) -> (Moment, T) {
-    let (after_ns, result) = undisturbed(|| (now_ns(), work()));
+    let after_ns = now_ns();
+    let result = work();
     (Moment { after_ns, before_ns: now_ns() }, result)
 }
 
@@ -40,8 +39,8 @@ pub fn until<T>(
     what: &str,
     mut seen: impl FnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<(Moment, T)> {
-    let (after_ns, result) = undisturbed(|| (now_ns(), work()));
-    let result = result?;
+    let after_ns = now_ns();
+    let result = work()?;
     while !seen()? {
         anyhow::ensure!(now_ns() < after_ns + 5_000_000_000, "not within 5 s: {what}");
         sleep_ms(1);

@@ -1,27 +1,24 @@
-//! Starting processes while other trials close sockets.
+//! Starting processes.
 //!
 //! A child has copies of this process's descriptors until exec() closes them. A socket that is closed here in that
 //! moment lives on in the child and is closed there: at another time, by another process, and tcptrace says so,
-//! rightly. So nothing is started while a close is timed.
+//! rightly. So a process counts as started once it has let go of them.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{PoisonError, RwLock};
 use std::thread::sleep;
 use std::time::Duration;
-
-static STARTING: RwLock<()> = RwLock::new(());
 
 /// Starts a process and waits until it has let go of this process's descriptors.
 ///
 /// # Errors
 /// When it cannot be started.
 pub fn start(command: &mut Command) -> io::Result<Child> {
-    let _alone = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     let mut child = command.spawn()?;
-    let own = comm(std::process::id());
+    // The child begins as a copy of the calling thread.
+    let own = fs::read_to_string("/proc/thread-self/comm").ok();
     // exec() renames the task after it has marked the descriptors for closing (`begin_new_exec()`). Started from a
     // test of the same name nothing changes, so the time is limited.
     for _ in 0..50 {
@@ -42,12 +39,6 @@ pub fn quiet(program: &Path, args: &[&str]) -> io::Result<Child> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program).args(args);
     start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
-}
-
-/// Does `work` while no process is being started.
-pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
-    let _together = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-    work()
 }
 
 fn comm(pid: u32) -> Option<String> {

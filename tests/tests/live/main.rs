@@ -1,6 +1,6 @@
 //! Live tests: what tcptrace says against what the kernel says by another road.
 //!
-//! All trials run at once, each in its own network namespace: they mostly wait for the kernel's timers.
+//! All trials run at once, each in its own process and network namespace: they mostly wait for the kernel's timers.
 
 mod close_wait;
 mod demo;
@@ -19,9 +19,11 @@ mod sockets_rare;
 mod states;
 mod time_wait;
 
+use std::process::ExitCode;
+
 use tests::{helper, trial};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     helper::become_helper_if_asked()?;
     let modules = [
         time_wait::trials(),
@@ -41,5 +43,5 @@ fn main() -> anyhow::Result<()> {
         leaks_scale::trials(),
         serve::trials(),
     ];
-    trial::run(modules.into_iter().flatten().collect())
+    Ok(trial::run(modules.into_iter().flatten().collect()))
 }

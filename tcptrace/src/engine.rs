@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, MonoNs};
-use crate::filter::{Filter, StateSet};
+use crate::filter::{Detail, Filter, StateSet, tells_every_end};
 use crate::inventory::diag::Dump;
 use crate::loss::Loss;
 use crate::net::{Flow, State};
@@ -64,6 +64,11 @@ pub struct Engine {
     meta: Meta,
     kernel_loss: KernelLoss,
     lost_since_inventory: bool,
+    /// The dump that is being taken is to mend what was lost before.
+    is_mending: bool,
+    /// Gaps that loss which the kernel side has counted may explain, or that are in `vanished` already.
+    settled_gaps: u64,
+    vanished: u64,
     skipped: Vec<SkippedHook>,
     programs: Vec<Program>,
     /// Dumps that were begun because something had been lost.
@@ -87,6 +92,9 @@ impl Engine {
             meta,
             kernel_loss: KernelLoss::default(),
             lost_since_inventory: false,
+            is_mending: false,
+            settled_gaps: 0,
+            vanished: 0,
             skipped: Vec::new(),
             programs: Vec::new(),
             resyncs: 0,
@@ -97,7 +105,14 @@ impl Engine {
 
     /// Adds the filter that a recording was made with.
     pub fn set_recorded_filter(&mut self, recorded: Filter) {
+        let passed = recorded.kernel_part(StateSet::ALL, Detail::Transitions);
+        self.expect_every_end(tells_every_end(&passed.transitions));
         self.recorded = recorded;
+    }
+
+    /// Says whether the kernel side tells every step of a connection that has begun to end.
+    pub fn expect_every_end(&mut self, is_told: bool) {
+        self.tracker.expect_every_end(is_told);
     }
 
     /// Tracing begins.
@@ -128,12 +143,15 @@ impl Engine {
             self.tracker.expire(deadline, &mut self.outcomes);
         }
         self.deliver(&mut sink);
+        self.settle_gaps();
     }
 
     /// A dump is about to be taken.
     pub fn inventory_begins(&mut self, now: MonoNs) {
+        self.settle_gaps();
         self.resyncs += u64::from(self.lost_since_inventory);
-        self.tracker.trust_events(!self.lost_since_inventory);
+        self.is_mending = self.lost_since_inventory;
+        self.tracker.trust_events(!self.is_mending);
         self.lost_since_inventory = false;
         self.tracker.begin_resync(now);
     }
@@ -147,6 +165,8 @@ impl Engine {
         };
         self.tracker.reconcile(&inventory.dump, &owner_of, &mut self.outcomes);
         self.deliver(&mut sink);
+        self.settle_gaps();
+        self.is_mending = false;
     }
 
     /// Feeds anything that a recording holds.
@@ -170,10 +190,33 @@ impl Engine {
         self.outcomes.clear();
     }
 
-    /// Sets the totals of the kernel side's loss.
+    /// Sets the totals of the kernel side's loss, read after every event that was fed.
     pub fn set_kernel_loss(&mut self, loss: KernelLoss) {
         self.lost_since_inventory |= loss != self.kernel_loss;
         self.kernel_loss = loss;
+        self.settle_gaps();
+    }
+
+    /// Whether gaps were found that the next reading of the kernel side's loss may explain: it is wanted even when it
+    /// has not changed.
+    #[must_use]
+    pub fn has_unsettled_gaps(&self) -> bool {
+        self.tracker.gaps() != self.settled_gaps
+    }
+
+    /// What shows a gap while nothing is known to be lost was lost without being counted. Where something is known,
+    /// it may be that, until a dump has mended what is known of the sockets.
+    fn settle_gaps(&mut self) {
+        if !self.lost_since_inventory && !self.is_mending {
+            self.vanished += self.tracker.gaps() - self.settled_gaps;
+        }
+        self.settled_gaps = self.tracker.gaps();
+    }
+
+    /// Something looks as if its end had not been told: a dump would show it. Looks at all that is open.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        self.tracker.has_doubts(self.meta.now)
     }
 
     /// The totals of the kernel side's loss.
@@ -201,7 +244,7 @@ impl Engine {
             ring_full: self.kernel_loss.ring_full,
             skipped_runs: self.kernel_loss.skipped_runs,
             table_full: self.tracker.table_full(),
-            vanished: self.tracker.vanished(),
+            vanished: self.vanished,
             resyncs: self.resyncs,
         }
     }
@@ -332,3 +375,7 @@ fn wanted(filter: &Filter, outcome: &Outcome) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use crate::net::{Addr, Family, Flow, State};
 use crate::outcome::{Open, Owner, Transition};
 
 pub use crate::inventory::diag::StateSet;
-pub use kernel::Detail;
+pub use kernel::{Detail, tells_every_end};
 pub use line::parse_line;
 pub use pattern::CommPattern;
 

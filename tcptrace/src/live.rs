@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::decode::StackSample;
 use crate::engine::{Engine, Input, Inventory, KernelLoss};
-use crate::event::Event;
+use crate::event::{Event, MonoNs};
+use crate::filter::tells_every_end;
 use crate::inventory::diag::{Dump, StateSet};
 use crate::inventory::worker::{Answer, Worker};
 use crate::inventory::{self, clock, namespaces, owners};
@@ -33,6 +34,9 @@ const LOSS_EVERY: Duration = Duration::from_millis(500);
 /// Dumps after loss are at least this far apart: on a host that loses events all the time they must not become
 /// the load.
 const RESYNC_EVERY: Duration = Duration::from_secs(2);
+
+/// How often everything open is looked through for what should have ended long ago.
+const DOUBT_EVERY: Duration = Duration::from_secs(30);
 
 /// What a dump is to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,12 +135,13 @@ pub async fn run(
     // Before any other thread is started.
     confine(&Host::look().needed_while_tracing()).context("cannot give up privileges")?;
     engine.begin(clock::monotonic_ns());
+    engine.expect_every_end(tells_every_end(&options.tracer.filter.transitions));
     tell_programs(engine, &tracer)?;
     handler.started(engine)?;
     let started = Instant::now();
     let deadline = options.duration.map(|duration| started + duration);
     let mut dumping = Some(begin_dump(engine, options, &worker, handler, DumpOf::Holders)?);
-    let (mut loss_read, mut last_dump) = (started, started);
+    let (mut loss_read, mut last_dump, mut doubted) = (started, started, started);
     let ended_by = loop {
         let now = Instant::now();
         // Read before the ring is: what is expired must not be later than the last event that was fed.
@@ -171,7 +176,12 @@ pub async fn run(
             read_loss(engine, &tracer, handler)?;
             if dumping.is_none() && now - last_dump >= RESYNC_EVERY {
                 let mending = engine.needs_resync().then_some(DumpOf::Holders);
-                if let Some(of) = mending.max(handler.wants_dump()) {
+                let mut doubt = None;
+                if now - doubted >= DOUBT_EVERY {
+                    doubted = now;
+                    doubt = engine.has_doubts().then_some(DumpOf::Sockets);
+                }
+                if let Some(of) = mending.max(doubt).max(handler.wants_dump()) {
                     last_dump = now;
                     dumping = Some(begin_dump(engine, options, &worker, handler, of)?);
                 }
@@ -185,20 +195,24 @@ pub async fn run(
         Some(dump) => dump,
         None => begin_dump(engine, options, &worker, handler, DumpOf::Sockets)?,
     };
-    finish(engine, &mut tracer, handler, dump).await?;
+    let mut end = last_dump_and_events(engine, &mut tracer, handler, dump).await?;
+    if engine.has_doubts() {
+        // One dump alone may have passed over what it does not show.
+        let dump = begin_dump(engine, options, &worker, handler, DumpOf::Sockets)?;
+        end = last_dump_and_events(engine, &mut tracer, handler, dump).await?;
+    }
+    finish(engine, &mut tracer, handler, end)?;
     Ok(ended_by)
 }
 
-/// Feeds what still waits in the ring, and reads the loss a last time.
-///
-/// A last dump comes before: it shows the TIME_WAITs that began in silence, which would be given as open
-/// FIN_WAIT2s otherwise (see [`crate::tracker`]).
-async fn finish(
+/// Feeds what still waits in the ring, and a last dump: it shows the TIME_WAITs that began in silence, which would be
+/// given as open FIN_WAIT2s otherwise (see [`crate::tracker`]). Says when that was.
+async fn last_dump_and_events(
     engine: &mut Engine,
     tracer: &mut Tracer,
     handler: &mut impl Handler,
     dump: Dumping,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<MonoNs> {
     let patience = Instant::now() + LAST_DUMP_PATIENCE;
     while !dump.is_ready() && Instant::now() < patience {
         let batch = tracer.next_batch(LAST_DUMP_POLL, |event| feed(engine, handler, &event));
@@ -221,6 +235,16 @@ async fn finish(
     } else {
         engine.note("the last look at the open sockets took too long and was given up".to_owned());
     }
+    Ok(end)
+}
+
+/// Reads the loss a last time, and concludes.
+fn finish(
+    engine: &mut Engine,
+    tracer: &mut Tracer,
+    handler: &mut impl Handler,
+    end: MonoNs,
+) -> anyhow::Result<()> {
     while tracer.drain_stacks(|stack| handler.stack(&stack)) {}
     read_loss(engine, tracer, handler)?;
     supply(engine, handler, &Input::Tick { at: end })?;
@@ -298,7 +322,7 @@ fn read_loss(engine: &mut Engine, tracer: &Tracer, handler: &mut impl Handler) -
     let loss = tracer.loss().context("cannot read the loss counters")?;
     let loss = KernelLoss { ring_full: loss.ring_full, skipped_runs: loss.skipped_runs };
     // Only news is news: a recording shall not fill with zeros.
-    if loss != engine.kernel_loss() {
+    if loss != engine.kernel_loss() || engine.has_unsettled_gaps() {
         supply(engine, handler, &Input::Loss(loss))?;
     }
     Ok(())

@@ -12,8 +12,8 @@ pub struct Loss {
     pub skipped_runs: u64,
     /// Connections that the tracker's tables had no room for.
     pub table_full: u64,
-    /// TIME_WAITs and orphaned FIN_WAIT2s that were gone although no event had said so: loss that nothing else
-    /// counted. Left out of JSON while it is 0.
+    /// Gaps in what the kernel told although none was known to be lost: connections that went on from a state they
+    /// were not in, or were gone although no event had said so. Left out of JSON while it is 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub vanished: u64,
     /// Times the tracker was reconciled with a `sock_diag` dump after loss.

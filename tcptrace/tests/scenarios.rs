@@ -102,6 +102,7 @@ fn new_tracker(scenario: &Scenario) -> Tracker {
         full_sockets: scenario.full_sockets.unwrap_or(limits.full_sockets),
         minis: scenario.minis.unwrap_or(limits.minis),
     });
+    tracker.expect_every_end(true);
     tracker.set_hz(Some(scenario.hz).filter(|&hz| hz > 0));
     tracker
 }
@@ -127,7 +128,8 @@ fn take(tracker: &mut Tracker, act: Act, at: u64, out: &mut Vec<Outcome>) {
     match act {
         Act::Apply(event) => tracker.apply(&event, out),
         Act::BeginResync => tracker.begin_resync(at),
-        Act::Reconcile(dump, owners) => {
+        Act::Reconcile(dump, owners, lossless) => {
+            tracker.trust_events(lossless);
             tracker.expire(at, out);
             let owner_of = |socket: &tcptrace::inventory::diag::DiagSocket| {
                 owners.iter().find(|(flow, _)| *flow == socket.flow).map(|&(_, owner)| owner)
@@ -177,6 +179,7 @@ fn compare_end(scenario: &Scenario, tracker: &Tracker) -> Result<(), String> {
         censored: counts.censored,
         table_full: counts.table_full,
         connections: scenario.counts.connections.map(|_| counts.connections),
+        gaps: tracker.gaps(),
     };
     if got != scenario.counts {
         return Err(format!("expected {:?}, got {got:?}", scenario.counts));

@@ -95,10 +95,12 @@ pub fn write_summary(snapshot: &Snapshot, notes: &[String]) -> std::io::Result<(
     if loss.any() {
         writeln!(
             err,
-            "LOST: {} without room in the ring, {} skipped runs, {} connections without room in the tables",
+            "LOST: {} without room in the ring, {} skipped runs, {} connections without room in the tables, \
+             {} gaps that nobody counted",
             human::count(loss.ring_full),
             human::count(loss.skipped_runs),
-            human::count(loss.table_full)
+            human::count(loss.table_full),
+            human::count(loss.vanished)
         )?;
     }
     snapshot.skipped.iter().try_for_each(|hook| writeln!(err, "not traced: {}: {}", hook.name, hook.why))?;

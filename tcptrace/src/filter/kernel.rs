@@ -166,6 +166,18 @@ fn leads_to(from: State, to: State) -> bool {
     from == to || PATHS.iter().any(|&(before, after)| before == from && leads_to(after, to))
 }
 
+/// Whether these transitions are all that a connection makes once it has begun to end.
+#[must_use]
+pub fn tells_every_end(transitions: &[u16; SLOTS]) -> bool {
+    let is_told =
+        |from: State, to: State| transitions[usize::from(from.number())] & StateSet::from(to).bits() != 0;
+    PATHS
+        .iter()
+        .filter(|(_, to)| is_ending(*to) && *to != State::TimeWait)
+        .all(|&(from, to)| is_told(from, to))
+        && is_told(State::FinWait2, State::FinWait2)
+}
+
 struct Mask([u16; SLOTS]);
 
 impl Mask {

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::event::{MonoNs, Protocol};
 use crate::net::{Flow, State};
 
+/// The longest jiffy, 10 ms at HZ=100, nanoseconds. Times in a dump are differences of two readings of `jiffies`: they
+/// may be longer than the truth by less than one.
+pub(crate) const JIFFY_NS: u64 = 10_000_000;
+
 /// One socket of an `inet_diag` dump (72 bytes of `struct inet_diag_msg` and its attributes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiagSocket {

@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::evidence::{Candidate, Culprit, Custody, Evidence, Keeper, Listening, Looked};
 use crate::event::{MonoNs, Protocol};
 use crate::filter::{Filter, StateSet};
-use crate::inventory::diag::{DiagSocket, Dump};
+use crate::inventory::diag::{DiagSocket, Dump, JIFFY_NS};
 use crate::inventory::holders::{self, Holders};
 use crate::inventory::namespaces::{self, Namespace};
 use crate::inventory::owners::Listeners;
@@ -19,8 +19,6 @@ use crate::snapshot::Age;
 
 /// The sockets in question, and the listeners that may have accepted them.
 const STATES: StateSet = StateSet::EMPTY.with(State::CloseWait).with(State::Listen);
-/// `tcpi_last_ack_recv` is a difference of two jiffies, so that it may be a jiffy too long: 10 ms at HZ=100.
-const JIFFY_NS: u64 = 10_000_000;
 const MS_NS: u64 = 1_000_000;
 
 /// Looks at every network namespace that the filter wants. Sockets that it does not want cost nothing more than

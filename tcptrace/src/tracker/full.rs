@@ -44,7 +44,7 @@ impl Tracker {
     fn on_begin(&mut self, change: &StateChange, actor: &Actor<'_>, out: &mut Vec<Outcome>) {
         if let Some(slot) = self.fulls.by_addr(change.sk) {
             // Its memory has been reused, so it had ended before.
-            self.drop_full(slot);
+            self.forget_replaced_full(slot);
         }
         if change.to == State::SynSent
             && let Some(task) = actor.task()
@@ -81,6 +81,7 @@ impl Tracker {
         let found = self.find_living(change).or_else(|| self.first_seen_at_step(change));
         // No room: counted when the connection began, or when a dump brought it.
         let Some(slot) = found else { return };
+        self.compare(slot, change);
         self.complete_flow(slot, change);
         self.learn(slot, change, actor);
         let full = &mut self.fulls[slot];
@@ -95,6 +96,7 @@ impl Tracker {
         full.since = change.at;
         full.begin = Begin::Exact;
         full.changed = change.at;
+        full.is_missed = false;
         full.unread = change.unread;
         full.began_in_backlog = change.to == State::FinWait2 && actor.task().is_some();
         step.owner = self.owner(self.fulls[slot].owner);
@@ -105,6 +107,7 @@ impl Tracker {
 
     /// A connection whose beginning was not told: a command that is about its end does without.
     fn first_seen_at_step(&mut self, change: &StateChange) -> Option<Slot> {
+        self.note_first_seen(change);
         let slot = self.insert_full(change, change.from, Begin::Unknown)?;
         if matches!(change.from, State::SynRecv | State::Established) {
             self.inherit_from_listener(slot);
@@ -118,9 +121,11 @@ impl Tracker {
         let found =
             self.find_living(change).or_else(|| self.insert_full(change, change.from, Begin::AtLatest));
         let Some(slot) = found else { return };
+        self.compare(slot, change);
         self.complete_flow(slot, change);
         self.learn(slot, change, actor);
         let full = &mut self.fulls[slot];
+        full.is_missed = false;
         if full.state != change.from {
             full.state = change.from;
             full.phase = None;
@@ -148,6 +153,10 @@ impl Tracker {
     /// CLOSE: the end, or the step into a mini.
     fn on_close(&mut self, change: &StateChange, actor: &Actor<'_>, out: &mut Vec<Outcome>) {
         let found = self.find_full(change);
+        match found {
+            Some(slot) => self.compare(slot, change),
+            None => self.note_first_seen(change),
+        }
         if let Some(slot) = found {
             self.complete_flow(slot, change);
             self.learn(slot, change, actor);
@@ -309,7 +318,7 @@ impl Tracker {
                 return Some(slot);
             }
             // Its memory has been reused, so it had ended before.
-            self.drop_full(slot);
+            self.forget_replaced_full(slot);
         }
         let without_address =
             |full: &Row<Full>| full.addr() == 0 && same_kind(full.protocol, change.protocol);
@@ -327,6 +336,7 @@ impl Tracker {
         if self.fulls[slot].successor == Successor::None {
             return Some(slot);
         }
+        self.gaps.found += 1;
         self.fulls.remove(slot);
         None
     }
@@ -348,6 +358,7 @@ impl Tracker {
             protocol: change.protocol,
             is_provisional: false,
             began_in_backlog: false,
+            is_missed: false,
         };
         let conn = self.number_connection(change.protocol, state);
         self.fulls.insert(Row::new(change.sk, change.flow, conn, full))

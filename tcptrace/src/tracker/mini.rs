@@ -8,7 +8,7 @@ use super::table::{Row, Slot, Table};
 use super::{Tracker, transition};
 use crate::event::{MiniExpired, MiniTimer, MonoNs, Protocol};
 use crate::net::{Flow, State};
-use crate::outcome::{End, Outcome, Phase, Transition};
+use crate::outcome::{ConnId, End, Outcome, Phase, Transition};
 
 /// An orphaned FIN_WAIT2 that was a full socket for less than this went from one to the other in one call, as
 /// all do while `tcp_fin_timeout` is 60 s or less. Beyond, the full socket lasts for whole seconds.
@@ -50,10 +50,12 @@ impl Tracker {
         let found = self.find_mini(timer).or_else(|| {
             // Older than the tool and in no dump, or its start was lost.
             self.drop_older(&timer.flow);
+            let full = self.take_replaced_full(&timer.flow);
             let mut mini = new_mini(timer);
             mini.begin = Begin::Unknown;
             mini.timeout_jiffies = 0;
-            self.insert_mini(timer, mini, None)
+            mini.owner = full.as_ref().and_then(|full| full.owner);
+            self.insert_mini(timer, mini, full.map(|full| full.conn()))
         });
         let Some(slot) = found else { return };
         let cancel = Cancel {
@@ -198,7 +200,7 @@ impl Tracker {
         if timer.substate == State::TimeWait {
             self.jiffies.saw_time_wait(mini.timeout_jiffies);
         }
-        let made = self.insert_mini(timer, mini, full);
+        let made = self.insert_mini(timer, mini, full.map(|full| self.fulls[full].conn()));
         if made.is_none() {
             self.table_full += 1;
         }
@@ -248,7 +250,7 @@ impl Tracker {
     /// A flow has one mini at a time: another one's end was lost.
     fn drop_older(&mut self, flow: &Flow) {
         if let Some(older) = self.minis.by_flow(flow, |mini| mini.is_live()) {
-            self.drop_mini(older);
+            self.forget_replaced_mini(older);
         }
     }
 
@@ -267,6 +269,7 @@ impl Tracker {
 
     /// The end of a mini.
     fn finish(&mut self, slot: Slot, at: MonoNs, how: How, out: &mut Vec<Outcome>) {
+        self.gaps.found += u64::from(self.minis[slot].awaits_close);
         self.settle(slot, out);
         if let Some(cancel) = self.minis[slot].cancel {
             self.hear_the_silent(slot, &cancel, out);
@@ -307,14 +310,11 @@ impl Tracker {
     }
 
     /// Adds a mini, as part of its full socket's connection or as one of its own.
-    fn insert_mini(&mut self, timer: &MiniTimer, mini: Mini, full: Option<Slot>) -> Option<Slot> {
+    fn insert_mini(&mut self, timer: &MiniTimer, mini: Mini, full: Option<ConnId>) -> Option<Slot> {
         if self.minis.is_full() {
             return None;
         }
-        let conn = match full {
-            Some(full) => self.fulls[full].conn(),
-            None => self.number_connection(Protocol::Tcp, mini.state),
-        };
+        let conn = full.unwrap_or_else(|| self.number_connection(Protocol::Tcp, mini.state));
         self.minis.insert(Row::new(timer.mini, timer.flow, conn, mini))
     }
 

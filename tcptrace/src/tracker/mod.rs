@@ -25,6 +25,7 @@
 //! | `actor`, `owners` | who did it, whose it is |
 //! | `mptcp` | which socket of an MPTCP connection speaks for which state |
 //! | `reconcile` | seeding from a dump, and repair after loss |
+//! | `gaps` | what shows that an event did not come |
 //!
 //! Pure: no clock, no I/O. Time arrives with the event, and what is due without one is asked for with
 //! [`Tracker::deadline`] and delivered by [`Tracker::expire`].
@@ -32,6 +33,7 @@
 mod actor;
 mod ends;
 mod full;
+mod gaps;
 mod mini;
 mod mptcp;
 mod owners;
@@ -51,6 +53,7 @@ use crate::net::{Flow, State};
 use crate::outcome::{ConnId, Open, Outcome, Owner, Transition};
 
 use self::actor::Actors;
+use self::gaps::Gaps;
 use self::owners::{OwnerRef, Owners};
 use self::pending::{Connects, Pending};
 use self::reconcile::Resync;
@@ -105,7 +108,7 @@ pub struct Tracker {
     connections: u64,
     table_full: u64,
     censored: u64,
-    vanished: u64,
+    gaps: Gaps,
 }
 
 impl Tracker {
@@ -126,7 +129,7 @@ impl Tracker {
             connections: 0,
             table_full: 0,
             censored: 0,
-            vanished: 0,
+            gaps: Gaps::default(),
         }
     }
 
@@ -222,11 +225,17 @@ impl Tracker {
         self.table_full
     }
 
-    /// Minis that were found gone although no event said so and none was known to be lost: loss that the kernel
-    /// side did not count.
+    /// Times that something showed that an event had not come. Whether the kernel side has counted its loss, this
+    /// does not know.
     #[must_use]
-    pub fn vanished(&self) -> u64 {
-        self.vanished
+    pub fn gaps(&self) -> u64 {
+        self.gaps.found
+    }
+
+    /// Says whether every step of a plain TCP connection that has begun to end is told: then one that does not fit
+    /// what is known shows a gap.
+    pub fn expect_every_end(&mut self, is_told: bool) {
+        self.gaps.is_every_end_told = is_told;
     }
 
     fn number_connection(&mut self, protocol: Protocol, state: State) -> ConnId {

@@ -15,7 +15,7 @@ use super::row::{Begin, Full, Mini, Successor};
 use super::silent::TIME_WAIT_NS;
 use super::table::{Row, Slot};
 use crate::event::{MonoNs, Protocol};
-use crate::inventory::diag::{DiagSocket, Dump};
+use crate::inventory::diag::{DiagSocket, Dump, JIFFY_NS};
 use crate::net::{Flow, State};
 use crate::outcome::{Outcome, Owner, Phase};
 
@@ -61,10 +61,6 @@ struct Pass<'a> {
     mptcp: HashSet<Flow>,
 }
 
-/// No mini's timer runs longer after its last start: TIME_WAIT's 60 s, the most that the timer wheel adds at
-/// HZ=100, and a second.
-const OVERDUE_NS: u64 = 67_000_000_000;
-
 impl Tracker {
     /// Call before the requests of a dump are sent: from here on closes are remembered, so that the dump
     /// cannot bring back what has closed meanwhile.
@@ -76,7 +72,8 @@ impl Tracker {
 
     /// Says that no event was lost before this dump, as far as is known. A dump is no snapshot: while sockets come
     /// and go it may pass over one (`inet_diag` resumes a hash chain by counting), which must not cost a
-    /// connection whose events all came. What has outlived its own timer is proof of loss all the same.
+    /// connection whose events all came. Two dumps that miss it, or one that misses a mini which has outlived its
+    /// own timer, are proof of loss all the same.
     pub fn trust_events(&mut self, is_lossless: bool) {
         self.resync.is_lossless = is_lossless;
     }
@@ -115,6 +112,7 @@ impl Tracker {
             }
         }
         self.drop_absent(&pass);
+        self.gaps.seeded.get_or_insert(dump.finished);
     }
 
     fn reconcile_full(&mut self, socket: &DiagSocket, pass: &Pass<'_>) {
@@ -126,7 +124,7 @@ impl Tracker {
                 return;
             }
             // A new connection has taken its place.
-            self.drop_mini(mini);
+            self.forget_replaced_mini(mini);
         }
         let Some(slot) = self.full_in_dump(socket, protocol, pass) else {
             if !pass.closed.contains(&socket.flow) {
@@ -136,9 +134,11 @@ impl Tracker {
         };
         let full = &mut self.fulls[slot];
         full.dump = pass.number;
+        full.is_missed = false;
         if full.changed < pass.dump.started {
             let seeded = seed(socket, protocol, pass.number);
             if (full.state, full.phase) != (seeded.state, seeded.phase) {
+                self.gaps.note_change(full, &seeded);
                 **full = Full { owner: full.owner, protocol: full.protocol, ..seeded };
                 self.censored += 1;
             } else if seeded.unread.is_some() {
@@ -221,6 +221,7 @@ impl Tracker {
         }
         // The start of the mini and the full socket's CLOSE were lost, or both are older than the tool.
         let full = full.map(|full| {
+            self.gaps.found += u64::from(self.fulls[full].begin == Begin::Exact);
             self.censored += 1;
             self.fulls.remove(full)
         });
@@ -239,11 +240,12 @@ impl Tracker {
         self.settle(slot, out);
         if self.minis[slot].state == State::FinWait2 && socket.state == State::TimeWait {
             // The peer's FIN came in silence; the time left on the timer says when.
-            self.become_time_wait(slot, seeded.since.min(socket.at), out);
+            self.become_time_wait(slot, socket.at.saturating_sub(ran_ns(socket)), out);
             return;
         }
         // Other memory on the same flow: what was known has ended unseen.
         let mini = &mut self.minis[slot];
+        self.gaps.found += u64::from(mini.begin == Begin::Exact);
         **mini = Mini { owner: mini.owner, ..seeded };
         self.minis.set_addr(slot, 0);
         self.censored += 1;
@@ -251,17 +253,15 @@ impl Tracker {
 
     /// Rows that a complete dump should have shown and did not.
     fn drop_absent(&mut self, pass: &Pass<'_>) {
-        if !self.resync.is_lossless {
-            self.drop_absent_fulls(pass);
-        }
+        self.drop_absent_fulls(pass);
         let absent = |row: (Slot, &Row<Mini>)| {
             let (slot, mini) = row;
             (mini.is_live() && pass.misses(mini.dump, mini.armed_at, mini.flow())).then_some(slot)
         };
         for slot in self.minis.iter().filter_map(absent).collect::<Vec<_>>() {
-            let is_overdue = pass.dump.finished.saturating_sub(self.minis[slot].armed_at) > OVERDUE_NS;
-            self.vanished += u64::from(is_overdue && self.resync.is_lossless);
+            let is_overdue = self.is_overdue(&self.minis[slot], pass.dump.finished);
             if is_overdue || !self.resync.is_lossless {
+                self.gaps.found += 1;
                 self.drop_mini(slot);
             }
         }
@@ -273,6 +273,13 @@ impl Tracker {
             pass.misses(full.dump, full.changed, full.flow()).then_some(slot)
         };
         for slot in self.fulls.iter().filter_map(absent).collect::<Vec<_>>() {
+            let full = &mut self.fulls[slot];
+            if self.resync.is_lossless && !full.is_missed {
+                // What answers for MPTCP is a module that may not be there.
+                full.is_missed = full.protocol == Protocol::Tcp;
+                continue;
+            }
+            self.gaps.found += 1;
             if self.fulls[slot].is_gone() {
                 // Only its CLOSE was lost; its mini has gone on.
                 self.fulls.remove(slot);
@@ -312,7 +319,7 @@ fn seed(socket: &DiagSocket, protocol: Protocol, dump: u32) -> Full {
         // state is as old as the last acknowledgement (`tcp_sock.rcv_tstamp`) at least.
         State::CloseWait | State::FinWait2 => {
             let age_ms = socket.last_ack_recv_ms.unwrap_or(0);
-            socket.at.saturating_sub(u64::from(age_ms) * 1_000_000)
+            socket.at.saturating_sub((u64::from(age_ms) * 1_000_000).saturating_sub(JIFFY_NS))
         }
         _ => socket.at,
     };
@@ -332,17 +339,20 @@ fn seed(socket: &DiagSocket, protocol: Protocol, dump: u32) -> Full {
         protocol,
         is_provisional: false,
         began_in_backlog: false,
+        is_missed: false,
     }
+}
+
+/// What has run of a TIME_WAIT's timer, nanoseconds; a difference of two jiffies.
+fn ran_ns(socket: &DiagSocket) -> u64 {
+    TIME_WAIT_NS.saturating_sub(u64::from(socket.expires_ms) * 1_000_000)
 }
 
 /// A mini as a dump shows it.
 fn seed_mini(socket: &DiagSocket, dump: u32) -> Mini {
     let since = match socket.state {
         // Set to 60 s when TIME_WAIT began, or later: what has run of that is its age at least.
-        State::TimeWait => {
-            let left = u64::from(socket.expires_ms) * 1_000_000;
-            socket.at.saturating_sub(TIME_WAIT_NS.saturating_sub(left))
-        }
+        State::TimeWait => socket.at.saturating_sub(ran_ns(socket).saturating_sub(JIFFY_NS)),
         _ => socket.at,
     };
     Mini {

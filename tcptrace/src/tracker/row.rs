@@ -68,6 +68,8 @@ pub(super) struct Full {
     pub is_provisional: bool,
     /// FIN_WAIT2 began in process context; see [`FinWait2::began_in_backlog`].
     pub began_in_backlog: bool,
+    /// The last dump should have shown it and did not.
+    pub is_missed: bool,
 }
 
 impl Full {

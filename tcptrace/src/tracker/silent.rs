@@ -39,6 +39,11 @@ impl Jiffies {
         self.hz = hz.filter(|&hz| hz > 0);
     }
 
+    /// HZ of the traced kernel.
+    pub(super) fn hz(&self) -> Option<u32> {
+        self.hz
+    }
+
     /// A TIME_WAIT's timer was set to this. A tick between the kernel's reckoning and the record makes it one
     /// less.
     pub(super) fn saw_time_wait(&mut self, jiffies: u32) {

@@ -43,6 +43,9 @@ pub struct ExpectedCounts {
     #[serde(default)]
     pub table_full: u64,
     pub connections: Option<u64>,
+    /// Events that did not come, as others show.
+    #[serde(default)]
+    pub gaps: u64,
 }
 
 /// One event, or one call, and the outcomes that it brings.
@@ -94,6 +97,9 @@ pub struct Step {
 #[serde(deny_unknown_fields)]
 pub struct DumpStep {
     pub started: String,
+    /// As far as is known no event was lost before it.
+    #[serde(default)]
+    pub lossless: bool,
     pub namespaces: Vec<u32>,
     #[serde(default)]
     pub sockets: Vec<DumpSocket>,
@@ -164,7 +170,8 @@ pub struct ExpectedOpen {
 pub enum Act {
     Apply(Event),
     BeginResync,
-    Reconcile(Dump, Vec<(Flow, Owner)>),
+    /// A dump, who holds what, and whether no event was lost before it.
+    Reconcile(Dump, Vec<(Flow, Owner)>, bool),
     Expire,
 }
 
@@ -265,7 +272,7 @@ impl Scenario {
             sockets,
             ..Dump::default()
         };
-        Ok(Act::Reconcile(dump, owners))
+        Ok(Act::Reconcile(dump, owners, step.lossless))
     }
 
     /// The outcome that a step wants. `actual` lends what the scenario leaves open.

@@ -5,6 +5,7 @@
 mod close_wait;
 mod demo;
 mod fin_wait2;
+mod gaps;
 mod leaks;
 mod leaks_real;
 mod leaks_scale;
@@ -30,6 +31,7 @@ fn main() -> anyhow::Result<ExitCode> {
         scale::trials(),
         demo::trials(),
         fin_wait2::trials(),
+        gaps::trials(),
         normal::trials(),
         close_wait::trials(),
         seeding::trials(),

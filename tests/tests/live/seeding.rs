@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use tcptrace::sandbox::Sandbox;
 use tests::clock::{between, now_ns, sleep_ms, timed};
-use tests::expect::{timer_ns, within};
+use tests::expect::within;
 use tests::sockets::{Flavour, Meeting, read_eof};
 use tests::traced::Traced;
 use tests::trial::live;
@@ -56,15 +56,14 @@ fn half_closed(sandbox: &Sandbox) -> Result<()> {
     Ok(())
 }
 
-/// A mini's age follows from what is left on its timer, so its end is known to a jiffy.
 fn orphan(sandbox: &Sandbox) -> Result<()> {
     // Long enough for the tool to start on a busy machine.
     sandbox.set_sysctl("net.ipv4.tcp_fin_timeout", "20")?;
     let pair = Meeting::new(Flavour::V4)?.pair()?;
     let (began, ()) = timed(|| drop(pair.client));
     sleep_ms(1000);
+    let tool = now_ns();
     let tracer = Traced::watch(sandbox, &[])?;
-    let ready = now_ns();
     tracer.wait_for_close(pair.client_addr, Duration::from_secs(30))?;
     let run = tracer.finish()?;
     let line = run.one(pair.client_addr, pair.server_addr, "FIN_WAIT2", "CLOSE")?;
@@ -72,8 +71,8 @@ fn orphan(sandbox: &Sandbox) -> Result<()> {
     let dwell = line.dwell()?;
     let true_dwell_at_most = line.mono_ns - began.after_ns;
     ensure!(dwell <= true_dwell_at_most, "{dwell} ns is more than the truth: {line:?}");
-    ensure!(dwell >= line.mono_ns.saturating_sub(ready), "{line:?}");
-    ensure!(line.dwell_is_lower_bound || timer_ns(20)?.contains(&dwell), "{line:?}");
+    // A mini's timer does not tell when FIN_WAIT2 began: it was first seen in the dump, which is younger than the tool.
+    ensure!(line.dwell_is_lower_bound && dwell > 0 && dwell <= line.mono_ns - tool, "{line:?}");
     Ok(())
 }
 

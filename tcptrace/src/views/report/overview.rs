@@ -80,7 +80,10 @@ pub(in crate::views) fn loss(loss: &Loss) -> String {
         causes.push(format!("{} found no room in our tables", human::counted(loss.table_full, "connection")));
     }
     if loss.vanished > 0 {
-        causes.push(format!("the end of {} was never reported", human::counted(loss.vanished, "TIME_WAIT")));
+        causes.push(format!(
+            "{} in what the kernel told, which it did not count",
+            human::counted(loss.vanished, "gap")
+        ));
     }
     let mut text = format!(
         "LOSS: {}. Counts below are too low; a dwell that lost its beginning or its end is left out, so that \

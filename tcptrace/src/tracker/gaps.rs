@@ -25,7 +25,7 @@ use crate::net::{Flow, State};
 use crate::wheel::Expected;
 
 /// What shows gaps, and how many there were.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gaps {
     pub found: u64,
     /// No filter of the kernel side hides a step of a connection that has begun to end.

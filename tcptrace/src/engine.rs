@@ -132,8 +132,15 @@ impl Engine {
     /// Time passed without an event.
     pub fn tick(&mut self, now: MonoNs, mut sink: impl FnMut(&Outcome)) {
         self.meta.now = self.meta.now.max(now);
+        // One deadline at a time: of a namespace that is given up half a million TIME_WAITs end at once, and the
+        // outcomes of them all would be a hundred megabytes.
+        while let Some(deadline) = self.tracker.deadline().filter(|&deadline| deadline <= now) {
+            self.tracker.expire(deadline, &mut self.outcomes);
+            self.deliver(&mut sink);
+        }
         self.tracker.expire(now, &mut self.outcomes);
         self.deliver(&mut sink);
+        self.tracker.shrink();
     }
 
     /// No more input will come: what waits for further events is concluded without them. A TIME_WAIT that was
@@ -141,8 +148,8 @@ impl Engine {
     pub fn finish(&mut self, mut sink: impl FnMut(&Outcome)) {
         while let Some(deadline) = self.tracker.deadline() {
             self.tracker.expire(deadline, &mut self.outcomes);
+            self.deliver(&mut sink);
         }
-        self.deliver(&mut sink);
         self.settle_gaps();
     }
 
@@ -268,10 +275,11 @@ impl Engine {
         self.meta.events
     }
 
-    /// Connections that are in `state` now, those included that the filter does not want. Cheap.
-    #[must_use]
-    pub fn open_in(&self, state: State) -> u64 {
-        self.tracker.counts().open[usize::from(state.number())]
+    /// Connections by the state that they are in now, those included that the filter does not want. One pass over
+    /// what is open: ask once for all states.
+    pub fn open_by_state(&self) -> impl Fn(State) -> u64 + use<> {
+        let open = self.tracker.counts().open;
+        move |state| open[usize::from(state.number())]
     }
 
     /// The latest moment that was fed.

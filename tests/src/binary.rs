@@ -1,9 +1,13 @@
 //! The binary under test.
 
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+use crate::spawn;
 
 /// `TCPTRACE_BIN` where it is set, else the workspace's debug build, brought up to date first.
 ///
@@ -27,4 +31,19 @@ fn build() -> PathBuf {
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .expect("cargo names the executable")
+}
+
+/// A copy where everybody may run it, which goes with the directory.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn copy_for_everybody() -> anyhow::Result<(tempfile::TempDir, PathBuf)> {
+    let dir = tempfile::tempdir()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = dir.path().join("tcptrace");
+    // By another process: a descriptor open for writing, inherited by some other trial's child, would make the
+    // copy "busy".
+    anyhow::ensure!(spawn::start(Command::new("cp").arg(path()).arg(&copy))?.wait()?.success());
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    Ok((dir, copy))
 }

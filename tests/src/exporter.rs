@@ -1,6 +1,7 @@
 //! A running `tcptrace serve`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -30,10 +31,24 @@ impl Exporter {
     /// # Errors
     /// When it does not.
     pub fn start(traced: &Sandbox, port: u16, args: &[&str]) -> Result<Self> {
+        Self::start_by(&[], binary::path(), traced, port, args)
+    }
+
+    /// The same by `setpriv` with these arguments: with other privileges than this process has.
+    ///
+    /// # Errors
+    /// When it does not trace.
+    pub fn start_by(
+        setpriv: &[&str],
+        program: &Path,
+        traced: &Sandbox,
+        port: u16,
+        args: &[&str],
+    ) -> Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (listen, netns) = (addr.to_string(), traced.netns().to_string());
         let fixed = ["serve", "--listen", &listen, "--netns", &netns, "--inventory-interval", "1s"];
-        let child = spawn::quiet(binary::path(), &[&fixed, args].concat())?;
+        let child = spawn::quiet_by(setpriv, program, &[&fixed, args].concat())?;
         let exporter = Self { child, addr };
         wait_until("the exporter", AT_ONCE, || {
             exporter.health().is_ok_and(|health| health["attached"] == true)
@@ -73,6 +88,21 @@ impl Exporter {
         let text = self.page("/metrics")?;
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         Ok(line.with_context(|| format!("no {series}"))?.parse()?)
+    }
+
+    /// Series of a metric of `/metrics` that has the labels `comm`, `unit` and `container`: `comm` and value.
+    ///
+    /// # Errors
+    /// When a value is no number.
+    pub fn by_comm(&self, metric: &str) -> Result<Vec<(String, f64)>> {
+        let text = self.page("/metrics")?;
+        let lines = text.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix("{comm=\""));
+        let parse = |line: &str| -> Result<(String, f64)> {
+            let (comm, rest) = line.split_once("\",unit=\"").with_context(|| line.to_owned())?;
+            let value = rest.rsplit(' ').next().unwrap_or_default();
+            Ok((comm.to_owned(), value.parse().with_context(|| line.to_owned())?))
+        };
+        lines.map(parse).collect()
     }
 
     /// A figure of a state at `/report`.

@@ -36,8 +36,16 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
 /// # Errors
 /// When it cannot be started.
 pub fn quiet(program: &Path, args: &[&str]) -> io::Result<Child> {
+    quiet_by(&[], program, args)
+}
+
+/// The same with further arguments of `setpriv`.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn quiet_by(setpriv: &[&str], program: &Path, args: &[&str]) -> io::Result<Child> {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program).args(args);
+    command.args(["--pdeathsig", "KILL"]).args(setpriv).arg(program).args(args);
     start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 

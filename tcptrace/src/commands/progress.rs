@@ -37,7 +37,8 @@ impl Progress {
             Some(duration) => format!("{elapsed} s of {} s", duration.as_secs()),
             None => format!("{elapsed} s"),
         };
-        let open = |state| human::count(engine.open_in(state));
+        let counted = engine.open_by_state();
+        let open = |state| human::count(counted(state));
         self.bar.set_message(format!(
             "{length}   {} events   TIME_WAIT {}   FIN_WAIT2 {}   CLOSE_WAIT {}   Ctrl-C ends and reports",
             human::count(engine.events()),

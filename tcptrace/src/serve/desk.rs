@@ -227,7 +227,8 @@ impl Desk {
             .filter(|&state| ![State::Close, State::Listen, State::NewSynRecv].contains(&state))
             .filter(|&state| filter.states.contains(state));
         if engine.meta().filters.is_empty() {
-            return shown.map(|state| (state, engine.open_in(state))).collect();
+            let open = engine.open_by_state();
+            return shown.map(|state| (state, open(state))).collect();
         }
         let Some(findings) = &self.findings else { return Vec::new() };
         shown.map(|state| (state, findings.sockets.get(&state).copied().unwrap_or(0))).collect()

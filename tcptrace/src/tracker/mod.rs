@@ -59,7 +59,7 @@ use self::pending::{Connects, Pending};
 use self::reconcile::Resync;
 use self::row::{Full, Mini, Successor};
 use self::silent::Jiffies;
-use self::table::Table;
+use self::table::{Slot, Table};
 
 /// How much the tracker may hold. What does not fit is not tracked, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +165,33 @@ impl Tracker {
         while let Some(waiting) = self.pending.pop_due(self.clock) {
             self.give_up_waiting(&waiting, out);
         }
+    }
+
+    /// Gives back the memory of a burst of connections once most of them are gone. Costs nothing when there is
+    /// none to give back, else a pass over the tables.
+    pub fn shrink(&mut self) {
+        if self.fulls.is_sparse() {
+            // Nobody keeps the slot of a full socket beyond an event.
+            self.fulls.compact();
+        }
+        if self.minis.is_sparse() {
+            self.compact_minis();
+        }
+    }
+
+    fn compact_minis(&mut self) {
+        let moved = self.minis.compact();
+        let new_slot = |old: Slot| {
+            let position = moved.binary_search_by_key(&old, |&(old, _)| old).ok()?;
+            Some(moved[position].1)
+        };
+        self.pending.renumber(new_slot);
+        self.fulls.for_each_mut(|full| {
+            if let Successor::Mini(mini) = full.successor {
+                // The step into a mini that is gone has been reported.
+                full.successor = new_slot(mini).map_or(Successor::Settled, Successor::Mini);
+            }
+        });
     }
 
     /// Every connection and listener with the state that it is in now.

@@ -72,6 +72,19 @@ impl Pending {
         while self.queue.pop_front_if(|waiting| is_settled(waiting)).is_some() {}
     }
 
+    /// Minis have moved to other slots: `moved` gives the new one, `None` for those that are gone. Memory of a burst
+    /// is given back.
+    pub(super) fn renumber(&mut self, moved: impl Fn(Slot) -> Option<Slot>) {
+        self.queue.retain_mut(|waiting| match moved(waiting.slot) {
+            Some(slot) => {
+                waiting.slot = slot;
+                true
+            }
+            None => false,
+        });
+        self.queue.shrink_to_fit();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

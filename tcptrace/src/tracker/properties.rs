@@ -193,8 +193,9 @@ fn at(event: &Event, at: MonoNs) -> Event {
     }
 }
 
-/// Runs the acts; between two of them time may be told to the tracker as often as `ticks` says.
-fn run(acts: &[(u64, Act)], ticks: u64) -> (Tracker, Vec<Outcome>, MonoNs) {
+/// Runs the acts; between two of them time may be told to the tracker as often as `ticks` says, and after each its
+/// rows be moved.
+fn run(acts: &[(u64, Act)], ticks: u64, compacts: bool) -> (Tracker, Vec<Outcome>, MonoNs) {
     let mut tracker = Tracker::new(LIMITS);
     tracker.set_hz(Some(250));
     let mut out = Vec::new();
@@ -211,6 +212,10 @@ fn run(acts: &[(u64, Act)], ticks: u64) -> (Tracker, Vec<Outcome>, MonoNs) {
                 tracker.expire(now, &mut out);
                 reconcile(&mut tracker, now, sockets, &mut out);
             }
+        }
+        if compacts {
+            tracker.fulls.compact();
+            tracker.compact_minis();
         }
         assert!(tracker.fulls.len() <= LIMITS.full_sockets && tracker.minis.len() <= LIMITS.minis);
     }
@@ -235,7 +240,7 @@ proptest! {
     /// have spent in its states does not overlap: every dwell that began ends once at most.
     #[test]
     fn dwells_of_a_connection_follow_each_other(acts in acts()) {
-        let (_, out, now) = run(&acts, 0);
+        let (_, out, now) = run(&acts, 0, false);
         let mut spent: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
         for outcome in &out {
             let Outcome::Transition(transition) = outcome else { continue };
@@ -257,8 +262,17 @@ proptest! {
     /// When time is told to the tracker makes no difference.
     #[test]
     fn ticks_change_nothing(acts in acts(), ticks in 1_u64..4) {
-        let (one, without, _) = run(&acts, 0);
-        let (other, with, _) = run(&acts, ticks);
+        let (one, without, _) = run(&acts, 0, false);
+        let (other, with, _) = run(&acts, ticks, false);
+        prop_assert_eq!(without, with);
+        prop_assert_eq!(one.counts(), other.counts());
+    }
+
+    /// Where rows stand makes no difference.
+    #[test]
+    fn giving_memory_back_changes_nothing(acts in acts()) {
+        let (one, without, _) = run(&acts, 0, false);
+        let (other, with, _) = run(&acts, 0, true);
         prop_assert_eq!(without, with);
         prop_assert_eq!(one.counts(), other.counts());
     }
@@ -266,7 +280,7 @@ proptest! {
     /// A complete dump of nothing, and time, leave nothing behind.
     #[test]
     fn nothing_is_kept_of_what_is_gone(acts in acts()) {
-        let (mut tracker, mut out, now) = run(&acts, 0);
+        let (mut tracker, mut out, now) = run(&acts, 0, false);
         let late = now + 10 * GRACE_NS;
         tracker.expire(late, &mut out);
         tracker.begin_resync(late);
@@ -279,7 +293,7 @@ proptest! {
     /// A flow has one live mini at most, and a connection is open once.
     #[test]
     fn what_is_open_is_open_once(acts in acts()) {
-        let (tracker, _, now) = run(&acts, 0);
+        let (tracker, _, now) = run(&acts, 0, false);
         let mut conns: Vec<_> = tracker.open().map(|open| open.conn).collect();
         prop_assert!(tracker.open().all(|open| open.since <= now));
         conns.sort_unstable();

@@ -17,6 +17,12 @@ use crate::outcome::ConnId;
 /// Where a row stands. Reused after the row is gone: whoever keeps one compares [`Row::conn`] too.
 pub(super) type Slot = u32;
 
+/// A table with room for fewer rows than these keeps what it has: 8 MB of minis.
+const KEPT_ROWS: usize = 1 << 16;
+/// Memory is given back when less than one in so many slots is in use. Growing again then costs less than what
+/// went through the table meanwhile.
+const SPARSE: usize = 8;
+
 /// What every row has; the rest is in `B`, which a row can be used as. Aligned, so that a row that nobody has
 /// touched for a minute is two cache lines to fetch and not three.
 #[derive(Clone, Debug)]
@@ -165,6 +171,35 @@ impl<B, const ADDRESSED: bool> Table<B, ADDRESSED> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Row<B>)> {
         // `insert` has refused every key that is no slot.
         self.rows.iter().map(|(key, row)| (key as Slot, row))
+    }
+
+    /// Whether [`Self::compact`] is worth its pass over all rows: few are left of a burst.
+    pub(super) fn is_sparse(&self) -> bool {
+        let capacity = self.rows.capacity();
+        capacity >= KEPT_ROWS && self.rows.len() < capacity / SPARSE
+    }
+
+    /// Gives back the memory of what is gone. Rows keep their order and get new slots: `(old, new)` of each,
+    /// ascending by both.
+    pub(super) fn compact(&mut self) -> Vec<(Slot, Slot)> {
+        // With room for as many again, so that it is not grown at once.
+        let room = Slab::with_capacity(self.rows.len() * 2);
+        let old = std::mem::replace(&mut self.rows, room);
+        self.by_addr = HashTable::new();
+        self.by_flow = HashTable::new();
+        // `insert` has refused every key that is no slot.
+        let moved: Vec<_> =
+            old.into_iter().map(|(slot, row)| (slot as Slot, self.rows.insert(row) as Slot)).collect();
+        for &(_, slot) in &moved {
+            self.index_addr(slot);
+            self.index_flow(slot);
+        }
+        moved
+    }
+
+    /// Changes every row's body.
+    pub(super) fn for_each_mut(&mut self, mut change: impl FnMut(&mut B)) {
+        self.rows.iter_mut().for_each(|(_, row)| change(&mut row.body));
     }
 
     /// Bytes allocated, the indexes included.

@@ -20,15 +20,15 @@ fn flow(number: u32) -> Flow {
     }
 }
 
-fn start(number: u32) -> Event {
-    Event::MiniStarted(MiniTimer {
+fn timer(number: u32) -> MiniTimer {
+    MiniTimer {
         at: u64::from(number),
         mini: 0xffff_8880_0000_0000 + u64::from(number) * 256,
         flow: flow(number),
         substate: State::TimeWait,
         left_jiffies: 15_000,
         context: Context::Softirq,
-    })
+    }
 }
 
 /// What slab makes of a row, so that [`super::table::Table::allocated_bytes`] counts right.
@@ -50,12 +50,44 @@ fn a_million_minis_take_less_than_200_bytes_each() {
     let mut tracker = Tracker::new(Limits::default());
     let mut out = Vec::new();
     for number in 0..MINIS {
-        tracker.apply(&start(number), &mut out);
+        tracker.apply(&Event::MiniStarted(timer(number)), &mut out);
     }
     assert_eq!(tracker.minis.len(), MINIS as usize);
     let bytes = tracker.minis.allocated_bytes() / MINIS as usize;
     assert!(bytes <= 200, "{bytes} bytes for a mini");
     println!("{bytes} bytes for a mini");
+}
+
+#[test]
+fn memory_of_a_burst_is_given_back() {
+    const MINIS: u32 = 200_000;
+    let mut tracker = Tracker::new(Limits::default());
+    let mut out = Vec::new();
+    let end = |number: u32| {
+        let MiniTimer { mini, flow, context, .. } = timer(number);
+        let (at, left_jiffies) = (u64::from(MINIS), 10_000);
+        Event::MiniCancelled(MiniTimer { at, mini, flow, substate: State::TimeWait, left_jiffies, context })
+    };
+    (0..MINIS).for_each(|number| tracker.apply(&Event::MiniStarted(timer(number)), &mut out));
+    let before = tracker.minis.allocated_bytes();
+    // The last and one in a thousand stay.
+    let stay = |number: u32| number.is_multiple_of(1000) || number == MINIS - 1;
+    (0..MINIS).filter(|&number| !stay(number)).for_each(|number| tracker.apply(&end(number), &mut out));
+    tracker.shrink();
+    assert_eq!(tracker.minis.allocated_bytes(), before, "all may still be asked for");
+    tracker.expire(tracker.deadline().unwrap_or(0), &mut out);
+    tracker.shrink();
+    assert_eq!(tracker.minis.len(), 201);
+    let after = tracker.minis.allocated_bytes();
+    assert!(after < before / 100, "{before} bytes and then {after}");
+    let open: Vec<_> = tracker.open().map(|open| open.flow).collect();
+    let expected: Vec<_> = (0..MINIS).filter(|&number| stay(number)).map(flow).collect();
+    assert_eq!(open, expected);
+    // And they are found at their new places.
+    out.clear();
+    tracker.apply(&end(MINIS - 1), &mut out);
+    tracker.expire(u64::MAX, &mut out);
+    assert_eq!(out.len(), 1, "{out:?}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Each thread plays both ends of its connections: on loopback connect() has completed when it returns, so no
 //! thread ever waits for another and every core is saturated by TCP itself. The process makes its own
-//! [`Sandbox`], says which, waits for a line on standard input, and prints one line of JSON at the end.
+//! [`Sandbox`], says which, waits for a line on standard input, and prints one line of JSON when it has made
+//! its connections. The namespace and what is in TIME_WAIT there stay until standard input is closed.
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -34,7 +35,10 @@ pub(super) fn run(args: &RoleArgs) -> io::Result<()> {
     let connections = sandbox.enter(|| churn_on_every_thread(args)).map_err(io::Error::other)??;
     let elapsed = start.elapsed();
     let mut out = io::stdout().lock();
-    writeln!(out, "{{\"connections\":{connections},\"elapsed_ns\":{}}}", elapsed.as_nanos())
+    writeln!(out, "{{\"connections\":{connections},\"elapsed_ns\":{}}}", elapsed.as_nanos())?;
+    out.flush()?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
 }
 
 fn churn_on_every_thread(args: &RoleArgs) -> io::Result<u64> {

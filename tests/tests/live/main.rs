@@ -16,6 +16,7 @@ mod run;
 mod scale;
 mod seeding;
 mod serve;
+mod serve_fleet;
 mod sockets_rare;
 mod states;
 mod time_wait;
@@ -44,6 +45,7 @@ fn main() -> anyhow::Result<ExitCode> {
         leaks_real::trials(),
         leaks_scale::trials(),
         serve::trials(),
+        serve_fleet::trials(),
     ];
     Ok(trial::run(modules.into_iter().flatten().collect()))
 }

@@ -1,9 +1,7 @@
 //! Starting, ending and overload: what must hold whatever happens.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,14 +114,7 @@ fn closed_pipe(sandbox: &Sandbox) -> Result<()> {
 
 fn unprivileged(_: &Sandbox) -> Result<()> {
     const NOBODY: u32 = 65534;
-    // A copy where everybody may read it.
-    let dir = tempfile::tempdir()?;
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-    let copy = dir.path().join("tcptrace");
-    // By another process: a descriptor open for writing, inherited by some other trial's child, would make the
-    // copy "busy".
-    ensure!(spawn::start(Command::new("cp").arg(binary::path()).arg(&copy))?.wait()?.success());
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    let (_dir, copy) = binary::copy_for_everybody()?;
     let mut command = Command::new(&copy);
     command.args(["watch", "--json"]).uid(NOBODY).gid(NOBODY).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = spawn::start(&mut command)?.wait_with_output()?;

@@ -1,16 +1,14 @@
 //! Connection churn on every core, with each tracer in turn, round after round.
 
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread::{available_parallelism, sleep};
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 
 use super::contender::{Contender, Usage};
-use super::figures::{median, range};
+use super::figures::{median, megabytes, range, shown};
+use super::load::{self, Churned, Load};
 use crate::cargo::build_tcptrace;
 
 /// Options of `bench churn`.
@@ -53,7 +51,7 @@ impl Sample {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
     let binary = build_tcptrace(true)?;
-    let threads = args.threads.unwrap_or(cores()?);
+    let threads = args.threads.unwrap_or(load::cores()?);
     let mut contenders = vec![Contender::none()];
     let defaults = ["report --json".to_owned(), "watch --json".to_owned()];
     let own = if args.tcptrace.is_empty() { &defaults[..] } else { &args.tcptrace };
@@ -76,38 +74,22 @@ pub fn run(args: &Args) -> Result<()> {
             samples[index].push(sample);
         }
     }
-    println!("\n{} rounds of {} s, {threads} threads, {} cores", args.rounds, args.seconds, cores()?);
+    println!("\n{} rounds of {} s, {threads} threads, {} cores", args.rounds, args.seconds, load::cores()?);
     print_table(&contenders, &samples)
-}
-
-fn cores() -> Result<u16> {
-    Ok(u16::try_from(available_parallelism().context("cannot tell the number of cores")?.get())?)
 }
 
 fn sample(contender: &Contender, binary: &Path, threads: u16, seconds: u32) -> Result<Sample> {
     let tracer = contender.start()?;
-    let mut load = Command::new(binary)
-        .args(["__workload", "churn", "--threads", &threads.to_string()])
-        .args(["--hold-ms", &(seconds * 1000).to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the load")?;
-    let mut answers = BufReader::new(load.stdout.take().context("stdout")?).lines();
-    let mut answer = || -> Result<Value> {
-        let line = answers.next().context("the load ended without an answer")??;
-        serde_json::from_str(&line).with_context(|| format!("the load said {line:?}"))
-    };
-    answer()?;
+    let mut load = Load::start(binary, threads, &["--hold-ms", &(seconds * 1000).to_string()])?;
     let cpu_before_s = tracer.cpu_s();
-    load.stdin.take().context("stdin")?.write_all(b"go\n")?;
-    let result = answer()?;
+    load.go()?;
+    let result = load.result()?;
     let usage = tracer.stop(cpu_before_s)?;
-    ensure!(load.wait()?.success(), "the load failed");
+    load.end()?;
     // The namespace's TIME_WAITs are purged in the background: not during the next run.
     sleep(Duration::from_millis(700));
-    let number = |key: &str| result[key].as_f64().with_context(|| format!("the load said {result}"));
-    Ok(Sample { connections: number("connections")?, elapsed_ns: number("elapsed_ns")?, usage })
+    let Churned { connections, elapsed_ns } = result;
+    Ok(Sample { connections, elapsed_ns, usage })
 }
 
 fn print_table(contenders: &[Contender], samples: &[Vec<Sample>]) -> Result<()> {
@@ -138,14 +120,9 @@ fn print_table(contenders: &[Contender], samples: &[Vec<Sample>]) -> Result<()> 
             shown(events),
             shown(sum(|usage| usage.lost)),
             shown(ns_per_event.map(|ns| format!("{ns:.0} ns"))),
-            shown(peak.map(|bytes| format!("{} MB", bytes >> 20))),
+            megabytes(peak),
             contender.name
         );
     }
     Ok(())
-}
-
-/// `-` for what is not known.
-fn shown(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -88,13 +88,23 @@ impl Running {
         Some(f64::from(ticks) / 100.0)
     }
 
+    /// Resident memory now, bytes.
+    pub fn rss(&self) -> Option<u64> {
+        memory(self.child.as_ref()?.id(), "VmRSS:")
+    }
+
+    /// Peak of resident memory so far, bytes.
+    pub fn peak_rss(&self) -> Option<u64> {
+        memory(self.child.as_ref()?.id(), "VmHWM:")
+    }
+
     /// Ends it by Ctrl-C and says what it used since `cpu_before_s`.
     pub fn stop(mut self, cpu_before_s: Option<f64>) -> Result<Usage> {
         let mut usage = Usage::default();
         let cpu_after_s = self.cpu_s();
         usage.cpu_s = cpu_after_s.zip(cpu_before_s).map(|(after, before)| after - before);
+        usage.peak_rss = self.peak_rss();
         let Some(mut child) = self.child.take() else { return Ok(usage) };
-        usage.peak_rss = peak_rss(child.id());
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("pid")?;
         kill_process(pid, Signal::INT)?;
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -125,9 +135,10 @@ impl Drop for Running {
     }
 }
 
-fn peak_rss(pid: u32) -> Option<u64> {
+/// A line of `/proc/PID/status`, bytes.
+fn memory(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 

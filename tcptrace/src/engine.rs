@@ -282,6 +282,12 @@ impl Engine {
         move |state| open[usize::from(state.number())]
     }
 
+    /// The same for one state.
+    #[must_use]
+    pub fn open_in(&self, state: State) -> u64 {
+        self.open_by_state()(state)
+    }
+
     /// The latest moment that was fed.
     #[must_use]
     pub fn now(&self) -> MonoNs {

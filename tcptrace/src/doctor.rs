@@ -142,7 +142,7 @@ impl Check {
     }
 }
 
-pub use knobs::{check as sysctl, default as sysctl_default};
+pub use knobs::check as sysctl;
 
 /// Every finding, group by group.
 #[must_use]

@@ -134,20 +134,25 @@ fn mistakes_on_commands_that_trace() {
     );
 }
 
-#[test]
-fn without_privileges_it_names_what_is_missing() {
-    let mut command = tcptrace(&["watch", "--duration", "1s"]);
+/// What an ordinary user gets; `None`, said, where that cannot be tried.
+fn as_nobody(args: &[&str]) -> Option<Output> {
+    let mut command = tcptrace(args);
     if rustix::process::geteuid().is_root() {
         const NOBODY: u32 = 65_534;
         command.uid(NOBODY).gid(NOBODY);
     }
-    let output = match command.output() {
+    match command.output() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             eprintln!("skipped: another user may not run the program where it was built");
-            return;
+            None
         }
-        output => output.expect("runs"),
-    };
+        output => Some(output.expect("runs")),
+    }
+}
+
+#[test]
+fn without_privileges_it_names_what_is_missing() {
+    let Some(output) = as_nobody(&["watch", "--duration", "1s"]) else { return };
     let told = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(output.stdout.is_empty());
@@ -155,6 +160,30 @@ fn without_privileges_it_names_what_is_missing() {
         told.starts_with("tcptrace: error: ") && told.contains("CAP_BPF") && told.contains("\nhint: "),
         "{told}"
     );
+}
+
+#[test]
+fn without_privileges_doctor_says_what_it_can() {
+    for more in [&[][..], &["--duration", "1s"]] {
+        let Some(output) = as_nobody(&[&["doctor", "--json"], more].concat()) else { return };
+        assert_eq!(output.status.code(), Some(1), "tracing does not work");
+        let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+            .expect("UTF-8")
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let verdict = |name: &str| {
+            lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no {name}"))["verdict"]
+                .clone()
+        };
+        assert_eq!(verdict("can_trace"), "fail");
+        assert_eq!(verdict("hook_timer_start"), "note", "not tried is not broken");
+        assert_eq!(verdict("local_ports"), "ok");
+        assert!(lines.iter().any(|line| line["name"] == "tcp_fin_timeout" && line["value"].is_string()));
+        let says =
+            |text: &str| lines.iter().any(|line| line["detail"].as_str().is_some_and(|it| it.contains(text)));
+        assert_eq!(says("nothing was measured"), !more.is_empty());
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::cli::DoctorArgs;
 use crate::doctor::{self, Check, Patient, Verdict};
 use crate::filter::{Detail, Netns};
 use crate::inventory::namespaces::{self, Namespace};
+use crate::kernel::StartError;
 use crate::live;
 use crate::settings::{Doctor, Environment, Format, System};
 use crate::snapshot::Snapshot;
@@ -36,11 +37,20 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
     }
     let mut exit = Exit::Done;
     if settings.tracing.duration.is_some() || args.source.from.is_some() {
-        let snapshot = measure(&mut settings, &source)?;
-        if settings.tracing.fail_on_loss && snapshot.loss.any() {
-            exit = Exit::Loss;
+        match measure(&mut settings, &source) {
+            Ok((snapshot, notes)) => {
+                if settings.tracing.fail_on_loss && snapshot.loss.any() {
+                    exit = Exit::Loss;
+                }
+                patient = patient.with(snapshot);
+                patient.note(&notes);
+            }
+            // What is missing stands among the findings, as a failure.
+            Err(error) if error.is::<StartError>() => {
+                patient.note(&[format!("nothing was measured, because tracing could not start: {error:#}")]);
+            }
+            Err(error) => return Err(error),
         }
-        patient = patient.with(snapshot);
     }
     let checks = doctor::examine(&patient);
     write(&settings, &patient, &label, &checks).context("cannot write to standard output")?;
@@ -48,7 +58,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
 }
 
 /// Traces for a while, or replays.
-fn measure(settings: &mut Doctor, source: &Source) -> anyhow::Result<Snapshot> {
+fn measure(settings: &mut Doctor, source: &Source) -> anyhow::Result<(Snapshot, Vec<String>)> {
     settings.measured.states = trace::CLOSING_STATES.into_iter().collect();
     let wanted = Wanted {
         filter: &settings.measured,
@@ -62,8 +72,7 @@ fn measure(settings: &mut Doctor, source: &Source) -> anyhow::Result<Snapshot> {
     let mut progress = Progress::new(settings.tracing.duration);
     source.run(&mut engine, &wanted, &mut progress)?;
     progress.clear();
-    trace::write_notes(engine.notes())?;
-    Ok(engine.snapshot(&*source.containers()))
+    Ok((engine.snapshot(&*source.containers()), engine.notes().to_vec()))
 }
 
 fn write(settings: &Doctor, patient: &Patient, label: &str, checks: &[Check]) -> std::io::Result<()> {
@@ -81,7 +90,7 @@ fn write(settings: &Doctor, patient: &Patient, label: &str, checks: &[Check]) ->
             ascii: settings.output.ascii,
             paint: Paint { color: settings.output.color },
         };
-        view::write(patient, label, checks, &options, &mut out)?;
+        view::write((&patient.host.release, label), checks, &options, &mut out)?;
     }
     out.flush()
 }

@@ -43,7 +43,14 @@ fn of_state(report: &StateReport, snapshot: &Snapshot) -> Check {
     }
     detail.push('.');
     let (verdict, why) = judge(report, snapshot);
-    check(name, verdict, format!("{detail}{why}")).value(median)
+    // What lasts as long as somebody likes is not described by its median.
+    let value = match report.open.oldest {
+        Some(oldest) if verdict == Verdict::Warn => {
+            format!("{} open, the oldest for {}", human::count(report.open.count), human::age(oldest))
+        }
+        _ => median,
+    };
+    check(name, verdict, format!("{detail}{why}")).value(value)
 }
 
 /// Against the timer, where one ends the state.

@@ -52,8 +52,7 @@ pub fn check(
 }
 
 /// What the kernel sets a sysctl to; `None` where there is nothing to set, or it is not known.
-#[must_use]
-pub fn default(fact: &Fact, hash: Hash) -> Option<String> {
+fn default(fact: &Fact, hash: Hash) -> Option<String> {
     match fact.preset {
         Preset::Value(value) => Some(value.to_owned()),
         Preset::From(what) => Some(what.to_owned()),

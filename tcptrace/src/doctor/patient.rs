@@ -122,6 +122,15 @@ impl Patient {
         })
     }
 
+    /// Adds what could not be seen, each once.
+    pub fn note(&mut self, notes: &[String]) {
+        for note in notes {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
+    }
+
     /// Adds what a trace or a recording has shown.
     #[must_use]
     pub fn with(mut self, snapshot: Snapshot) -> Self {

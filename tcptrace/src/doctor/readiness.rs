@@ -90,18 +90,23 @@ fn user_namespace(patient: &Patient) -> Check {
 }
 
 fn symbols(patient: &Patient) -> Check {
-    let value = patient.host.kptr_restrict.map_or_else(|| "?".to_owned(), |level| level.to_string());
-    let name = "kptr_restrict";
+    const NAME: &str = "symbols";
+    let level =
+        patient.host.kptr_restrict.map_or_else(String::new, |level| format!(" (kptr_restrict is {level})"));
     match &patient.probe.symbol {
-        None => check(name, Verdict::Ok, "/proc/kallsyms shows the address of tw_timer_handler."),
-        Some(_) if patient.host.kptr_restrict == Some(2) => of(name, Some(Missing::KptrRestrict), ""),
-        Some(why) => check(
-            name,
-            Verdict::Fail,
-            format!("TIME_WAIT cannot be timed: {why}. To do: run as root, or with CAP_SYSLOG."),
-        ),
+        None => {
+            let detail = format!("/proc/kallsyms gives the address of tw_timer_handler{level}.");
+            check(NAME, Verdict::Ok, detail).value("shown")
+        }
+        Some(_) if patient.host.kptr_restrict == Some(2) => {
+            of(NAME, Some(Missing::KptrRestrict), "").value("hidden")
+        }
+        Some(why) => {
+            let detail =
+                format!("TIME_WAIT cannot be timed: {why}{level}. To do: run as root, or with CAP_SYSLOG.");
+            check(NAME, Verdict::Fail, detail).value("hidden")
+        }
     }
-    .value(value)
 }
 
 /// What a command needs beyond the kernel.

@@ -35,7 +35,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     let wanted = wanted(patient, &dump.sockets);
     let is_wanted = |room: &&Headroom| wanted.as_ref().is_none_or(|wanted| wanted.contains(&room.to));
     let rooms: Vec<&Headroom> = all.iter().filter(is_wanted).collect();
-    let mut checks = vec![here(overall(&rooms, &rules))];
+    let mut checks = vec![here(overall(&rooms, &rules, dwell))];
     for (index, room) in rooms.iter().enumerate() {
         let of_room = here(towards(room, dwell));
         if index < LISTED || of_room.verdict >= Verdict::Warn {
@@ -91,55 +91,61 @@ impl Dwell {
     }
 }
 
-fn overall(rooms: &[&Headroom], rules: &Rules) -> Check {
-    let listened =
-        rooms.first().map(|room| rules.ports.count().saturating_sub(room.usable)).filter(|&n| n > 0);
-    let listened = listened.map_or_else(String::new, |n| {
-        let are = if n == 1 { "is" } else { "are" };
-        format!(" {} of them {are} listened on, which takes them from all.", human::count(n.into()))
-    });
+/// What holds for every destination: how many ports there are, and what they sustain.
+fn overall(rooms: &[&Headroom], rules: &Rules, dwell: Dwell) -> Check {
+    let all = rules.ports.count();
+    let usable = rooms.first().map_or(all, |room| room.usable);
+    let listened = match all.saturating_sub(usable) {
+        0 => String::new(),
+        1 => " 1 of them is listened on, which takes it from all.".to_owned(),
+        n => format!(" {} of them are listened on, which takes them from all.", human::count(n.into())),
+    };
     let detail = format!(
         "So many for every pair of a source address and a destination (ip_local_port_range {}, reserved ones \
-         left out), not in all.{listened} Connections to {} take some.",
+         left out), not in all.{listened} Where this side closes first they sustain {}, to each destination, \
+         unless TIME_WAITs are taken over. Connections to {} take some now.",
         rules.ports,
+        sustains(usable, dwell),
         human::counted(rooms.len() as u64, "destination")
     );
-    Check::new(Group::Ports, "local_ports", Verdict::Ok, detail)
-        .value(human::count(rules.ports.count().into()))
+    Check::new(Group::Ports, "local_ports", Verdict::Ok, detail).value(human::count(all.into()))
+}
+
+/// Connections per second, and why.
+fn sustains(usable: u32, dwell: Dwell) -> String {
+    let per_s = f64::from(usable) / dwell.seconds();
+    let rate = if per_s < 10.0 { format!("{per_s:.1}") } else { human::count(per_s as u64) };
+    let whence = if dwell.is_nominal { "as compiled in; not measured" } else { "measured here" };
+    format!(
+        "{rate} connections per second ({}, each kept for {}, {whence})",
+        human::counted(usable.into(), "port"),
+        human::duration(dwell.ns)
+    )
 }
 
 fn towards(room: &Headroom, dwell: Dwell) -> Check {
-    let (in_use, usable) = (u64::from(room.in_use), u64::from(room.usable));
-    let per_s = room.sustainable_per_s(dwell.seconds());
     let count = |n: u32| human::count(n.into());
-    let mut verdict = fullness(in_use, usable);
-    let mut detail = format!("{} are free, {} are in TIME_WAIT.", count(room.free()), count(room.time_wait));
-    if room.free() == 0 {
-        detail = format!(
-            "No port is left: connect() fails with EADDRNOTAVAIL. {} are in TIME_WAIT.",
-            count(room.time_wait)
-        );
-    }
+    let mut verdict = fullness(room.in_use.into(), room.usable.into());
+    let is_taken_over = room.free() == 0 && room.reusable > 0;
+    let mut detail = match room.free() {
+        0 if is_taken_over => "No port is free".to_owned(),
+        0 => "No port is left: connect() fails with EADDRNOTAVAIL".to_owned(),
+        free => format!("{} are free", count(free)),
+    };
+    detail += &format!("; {} are in TIME_WAIT.", count(room.time_wait));
     if room.reuses {
-        if room.free() == 0 && room.reusable > 0 {
-            verdict = Verdict::Warn;
-            detail = format!("No port is free; {} are in TIME_WAIT.", count(room.time_wait));
-        }
         detail += &format!(
             " connect() may take over those that have rested (tcp_tw_reuse): {} now.",
             count(room.reusable)
         );
-    } else {
-        let rate = if per_s < 10.0 { format!("{per_s:.1}") } else { human::count(per_s as u64) };
-        let whence = if dwell.is_nominal { "nominal, not measured here" } else { "measured here" };
-        detail += &format!(
-            " Where this side closes first, {rate} connections per second can be made for ever: {} ports, each kept \
-             for {} ({whence}).",
-            count(room.usable),
-            human::duration(dwell.ns)
-        );
+    }
+    if is_taken_over {
+        verdict = Verdict::Warn;
     }
     if verdict >= Verdict::Warn {
+        if !room.reuses {
+            detail += &format!(" They sustain {}.", sustains(room.usable, dwell));
+        }
         detail += " To do: keep connections open and use them again, let the server close first, use more source or \
                    destination addresses, or widen ip_local_port_range.";
     }
@@ -151,7 +157,7 @@ fn towards(room: &Headroom, dwell: Dwell) -> Check {
         time_wait: room.time_wait,
         reusable: room.reusable,
         free: room.free(),
-        sustainable_per_s: per_s,
+        sustainable_per_s: room.sustainable_per_s(dwell.seconds()),
         dwell_ns: dwell.ns,
         dwell_is_nominal: dwell.is_nominal,
     };

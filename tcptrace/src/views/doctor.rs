@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::doctor::{Check, Group, Patient, Verdict};
+use crate::doctor::{Check, Group, Verdict};
 use crate::text::escape;
 use crate::views::human;
 use crate::views::page::{Page, wrap};
@@ -22,23 +22,18 @@ pub struct Options {
 /// Columns that the verdict takes; everything else is indented below it.
 const INDENT: usize = 6;
 
-/// Text for a person. `label` is the name of the namespace, or its number.
+/// Text for a person. `release` is that of the kernel, `label` the name of the namespace, or its number.
 ///
 /// # Errors
 /// What the writer returns.
 pub fn write(
-    patient: &Patient,
-    label: &str,
+    (release, label): (&str, &str),
     checks: &[Check],
     options: &Options,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let mut page = Page::new(options.width, options.ascii, options.paint);
-    page.paragraph(&format!(
-        "Linux {}, network namespace {label}. {}",
-        shown(&patient.host.release),
-        tally(checks)
-    ));
+    page.paragraph(&format!("Linux {}, network namespace {label}. {}", shown(release), tally(checks)));
     attention(checks, &mut page);
     for group in checks.chunk_by(|a, b| a.group == b.group) {
         let Some(first) = group.first() else { continue };
@@ -173,4 +168,57 @@ fn room(page: &Page) -> usize {
 /// Names of processes and values of sysctls are other people's bytes.
 fn shown(text: &str) -> String {
     escape(text.as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(group: Group, name: &str, value: Option<&str>, verdict: Verdict) -> Check {
+        let detail =
+            "A sentence that is long enough to be wrapped where a terminal is as narrow as some are.";
+        Check {
+            name: name.to_owned(),
+            value: value.map(str::to_owned),
+            verdict,
+            detail: detail.to_owned(),
+            group,
+            netns: None,
+            default: (group == Group::Sysctls).then(|| "60".to_owned()),
+            folklore: (group == Group::Sysctls).then(|| "\"Lower it\": no.".to_owned()),
+            measured: (group == Group::Sysctls).then(|| "half of 212 within 5.13 s".to_owned()),
+            ports: None,
+            pid: None,
+        }
+    }
+
+    fn text(width: usize, ascii: bool) -> String {
+        let checks = [
+            check(Group::Readiness, "kernel", Some("6.12"), Verdict::Ok),
+            check(Group::Ports, "ports from 10.0.0.1 to 10.0.0.2:80", Some("10 of 10"), Verdict::Fail),
+            check(Group::Limits, "fds of \x1b[2Jx[7]", Some("90 of 100"), Verdict::Warn),
+            check(Group::Sysctls, "tcp_fin_timeout", Some("60"), Verdict::Ok),
+            check(Group::Sysctls, "tcp_fin_timeout", Some("30"), Verdict::Note),
+            check(Group::Sysctls, "ip_local_reserved_ports", Some(""), Verdict::Ok),
+            check(Group::Unseen, "unseen", None, Verdict::Note),
+        ];
+        let options = Options { width, ascii, paint: Paint::default() };
+        let mut out = Vec::new();
+        write(("6.12", "web"), &checks, &options, &mut out).expect("a vector takes all");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn what_is_wrong_stands_first_and_everything_below() {
+        insta::assert_snapshot!(text(80, false));
+    }
+
+    #[test]
+    fn it_fits_any_width_in_ascii_and_drives_no_terminal() {
+        for width in [40, 60, 80, 200] {
+            let text = text(width, true);
+            assert!(text.is_ascii() && !text.contains('\x1b'), "{text}");
+            assert!(text.lines().all(|line| line.len() <= width), "{text}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 mod close_wait;
 mod demo;
+mod doctor;
 mod fin_wait2;
 mod gaps;
 mod leaks;
@@ -31,6 +32,7 @@ fn main() -> anyhow::Result<ExitCode> {
         time_wait::trials(),
         scale::trials(),
         demo::trials(),
+        doctor::trials(),
         fin_wait2::trials(),
         gaps::trials(),
         normal::trials(),

@@ -24,14 +24,27 @@ pub enum Role {
     /// Listens on loopback, prints its port, accepts one connection, reads it to EOF, prints `eof`, waits for a
     /// line, and exits without closing anything.
     HoldUntilExit,
+    /// Does nothing but hold what it was given, until it is killed.
+    Hold,
 }
 
 impl Role {
     fn name(self) -> &'static str {
         match self {
             Self::HoldUntilExit => "hold-until-exit",
+            Self::Hold => "hold",
         }
     }
+}
+
+/// What starts one, for those that speak to it in their own way or not at all.
+///
+/// # Errors
+/// When this program's own file cannot be found.
+pub fn command(role: Role) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(ROLE, role.name()).env(PARENT, std::process::id().to_string());
+    Ok(command)
 }
 
 /// A running helper. Dropping it kills the process.
@@ -48,8 +61,7 @@ impl Helper {
     /// # Errors
     /// When it cannot be started.
     pub fn start(role: Role) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.env(ROLE, role.name()).env(PARENT, std::process::id().to_string());
+        let mut command = command(role)?;
         let mut child = spawn::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let input = child.stdin.take().context("stdin")?;
         let output = BufReader::new(child.stdout.take().context("stdout")?);
@@ -121,6 +133,9 @@ pub fn become_helper_if_asked() -> Result<()> {
     rustix::thread::set_name(&CString::new(COMM)?)?;
     match role.as_str() {
         "hold-until-exit" => hold_until_exit()?,
+        "hold" => loop {
+            std::thread::park();
+        },
         _ => bail!("unknown helper {role:?}"),
     }
     std::process::exit(0);

@@ -168,6 +168,13 @@ pub fn minis() -> Result<u64> {
     Ok(words.next().context("tw")?.parse()?)
 }
 
+/// Whether `ss` is installed.
+#[must_use]
+pub fn has_ss() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join("ss").is_file())
+}
+
 /// `ss -H -tanoe` with further arguments, in this namespace; `None` where it is not installed.
 ///
 /// # Errors

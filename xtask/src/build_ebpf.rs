@@ -8,12 +8,11 @@ mod compile;
 mod manifest;
 mod toolchain;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::cargo::root;
 
 use self::{
     manifest::Manifest,
@@ -83,12 +82,6 @@ fn check(root: &Path, built: &Manifest) -> Result<()> {
     }
     println!("{OBJECT}: the same byte for byte, sha256 {}", built.object);
     Ok(())
-}
-
-/// The workspace root: where this crate's directory is.
-fn root() -> Result<PathBuf> {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().map(Path::to_path_buf).with_context(|| format!("{} has no parent", xtask.display()))
 }
 
 #[cfg(test)]

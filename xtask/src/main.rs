@@ -5,6 +5,7 @@ mod build_ebpf;
 mod cargo;
 mod run;
 mod test;
+mod vm_test;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ enum Command {
     Run(run::Args),
     /// Every test: units, scenarios, command line, and the live ones when root
     Test(test::Args),
+    /// The core of the live tests on other kernels, in virtual machines
+    VmTest(vm_test::Args),
     /// Measure what tracing costs
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::VmTest(args) => vm_test::run(&args),
         Command::Bench(bench) => bench::run(&bench).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cargo::build_tcptrace;
+use crate::cargo::{build_tcptrace, find_in_path};
 
 /// Options of `run`.
 #[derive(clap::Args)]
@@ -37,9 +36,4 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     command.args(&args.args);
     let error = command.exec();
     Err(error).with_context(|| format!("cannot start {command:?}"))
-}
-
-fn find_in_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }

@@ -26,10 +26,13 @@ pub struct Args {
 
 /// What test runners counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub struct Count {
+    /// Did what they should.
+    pub passed: u64,
+    /// Did not.
+    pub failed: u64,
+    /// Could not run here.
+    pub skipped: u64,
 }
 
 impl AddAssign for Count {
@@ -93,7 +96,7 @@ fn stage(command: &mut Command) -> Result<(Count, Vec<String>)> {
             out.write_all(&line)?;
             out.write_all(b"\n")?;
             let line = String::from_utf8_lossy(&line);
-            count += parse(&line).unwrap_or_default();
+            count += self::count(&line).unwrap_or_default();
             failed.extend(failed_test(&line).map(str::to_owned));
         }
     }
@@ -130,12 +133,12 @@ fn repeat(failed: &[String], binary: &std::path::Path, count: &mut Count) -> Res
 }
 
 /// `test NAME ... FAILED`.
-fn failed_test(line: &str) -> Option<&str> {
+pub fn failed_test(line: &str) -> Option<&str> {
     Some(line.strip_prefix("test ")?.strip_suffix("FAILED")?.trim_end().strip_suffix("...")?.trim_end())
 }
 
 /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; …`, as libtest and its likes print it.
-fn parse(line: &str) -> Option<Count> {
+pub fn count(line: &str) -> Option<Count> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let number = |what: &str| {
         counts.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse::<u64>().ok()).unwrap_or(0)
@@ -158,11 +161,11 @@ mod tests {
     fn the_runners_own_line_is_understood() {
         let line =
             "test result: FAILED. 12 passed; 2 failed; 3 ignored; 0 measured; 7 filtered out; finished in 1s";
-        assert_eq!(parse(line), Some(Count { passed: 12, failed: 2, skipped: 3 }));
+        assert_eq!(count(line), Some(Count { passed: 12, failed: 2, skipped: 3 }));
         assert_eq!(
-            parse("test result: \u{1b}[32mok\u{1b}[0m. 1 passed; 0 failed; 0 ignored").unwrap().passed,
+            count("test result: \u{1b}[32mok\u{1b}[0m. 1 passed; 0 failed; 0 ignored").unwrap().passed,
             1
         );
-        assert_eq!(parse("test live ... ok"), None);
+        assert_eq!(count("test live ... ok"), None);
     }
 }

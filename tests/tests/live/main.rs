@@ -26,13 +26,14 @@ use std::process::ExitCode;
 
 use tests::{helper, trial};
 
+/// Set in the environment of a run of the core alone.
+const CORE_ONLY: &str = "TCPTRACE_TEST_CORE_ONLY";
+
 fn main() -> anyhow::Result<ExitCode> {
     helper::become_helper_if_asked()?;
-    let modules = [
+    // What needs nothing but a kernel: `cargo xtask vm-test` runs these on every kernel that it boots.
+    let mut trials: Vec<_> = [
         time_wait::trials(),
-        scale::trials(),
-        demo::trials(),
-        doctor::trials(),
         fin_wait2::trials(),
         gaps::trials(),
         normal::trials(),
@@ -40,14 +41,25 @@ fn main() -> anyhow::Result<ExitCode> {
         seeding::trials(),
         namespaces::trials(),
         sockets_rare::trials(),
-        robust::trials(),
-        run::trials(),
         states::trials(),
-        leaks::trials(),
-        leaks_real::trials(),
-        leaks_scale::trials(),
-        serve::trials(),
-        serve_fleet::trials(),
-    ];
-    Ok(trial::run(modules.into_iter().flatten().collect()))
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if std::env::var_os(CORE_ONLY).is_none() {
+        let others = [
+            scale::trials(),
+            demo::trials(),
+            doctor::trials(),
+            robust::trials(),
+            run::trials(),
+            leaks::trials(),
+            leaks_real::trials(),
+            leaks_scale::trials(),
+            serve::trials(),
+            serve_fleet::trials(),
+        ];
+        trials.extend(others.into_iter().flatten());
+    }
+    Ok(trial::run(trials))
 }

@@ -13,6 +13,7 @@ use tcptrace::net::State;
 use tcptrace::sandbox::Sandbox;
 use tests::binary;
 use tests::clock::sleep_ms;
+use tests::helper;
 use tests::sockets::{Flavour, Meeting, Pair, read_eof};
 use tests::trial::live;
 use tests::truth;
@@ -183,7 +184,7 @@ fn forked(sandbox: &Sandbox) -> Result<()> {
     let inode = listening(sandbox, &listener)?;
     // The child gets it as its standard input.
     let stdin = std::os::fd::OwnedFd::from(listener.try_clone()?);
-    let mut child = Command::new("sleep").arg("30").stdin(stdin).spawn()?;
+    let mut child = helper::command(helper::Role::Hold)?.stdin(stdin).spawn()?;
     let expected = |holders: &[Holder]| {
         let pids: BTreeSet<u32> = holders.iter().map(|holder| holder.pid).collect();
         pids == BTreeSet::from([std::process::id(), child.id()])

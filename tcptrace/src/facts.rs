@@ -43,6 +43,21 @@ impl Fact {
         !self.name.starts_with("net.") || HOST_WIDE.contains(&self.name) || self.name == SHOWN_EVERYWHERE
     }
 
+    /// What the kernel sets it to, a value or words; `None` where there is nothing to set. `hash_entries` are those of
+    /// the hash of connections, where they are known.
+    #[must_use]
+    pub fn default(&self, hash_entries: Option<u32>) -> Option<String> {
+        match self.preset {
+            Preset::Value(value) => Some(value.to_owned()),
+            Preset::From(what) => Some(what.to_owned()),
+            Preset::Gone => None,
+            Preset::HashOver(divisor, least) => Some(hash_entries.map_or_else(
+                || format!("the entries of the hash of connections, divided by {divisor}"),
+                |entries| (entries / divisor).max(least).to_string(),
+            )),
+        }
+    }
+
     /// The last part of its name, by which people know it.
     #[must_use]
     pub fn short_name(&self) -> &'static str {

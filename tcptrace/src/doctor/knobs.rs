@@ -43,27 +43,11 @@ pub fn check(
 ) -> Check {
     Check {
         value: reading.value().map(plain),
-        default: default(fact, hash),
+        default: fact.default(if fact.is_host_wide() { hash.of_host } else { hash.of_namespace }),
         folklore: (!fact.folklore.is_empty()).then(|| fact.folklore.to_owned()),
         measured: snapshot.and_then(|snapshot| measured(fact.name, snapshot)),
         netns,
         ..Check::new(Group::Sysctls, fact.short_name(), Verdict::Note, fact.truth)
-    }
-}
-
-/// What the kernel sets a sysctl to; `None` where there is nothing to set, or it is not known.
-fn default(fact: &Fact, hash: Hash) -> Option<String> {
-    match fact.preset {
-        Preset::Value(value) => Some(value.to_owned()),
-        Preset::From(what) => Some(what.to_owned()),
-        Preset::Gone => None,
-        Preset::HashOver(divisor, least) => {
-            let entries = if fact.is_host_wide() { hash.of_host } else { hash.of_namespace };
-            Some(entries.map_or_else(
-                || format!("the entries of the hash of connections, divided by {divisor}"),
-                |entries| (entries / divisor).max(least).to_string(),
-            ))
-        }
     }
 }
 

@@ -247,6 +247,20 @@ fn failures_of_connect_are_told_where_a_trace_saw_them() {
 }
 
 #[test]
+fn a_recording_of_another_host_is_said_to_be_one() {
+    let mut snapshot = Snapshot::default();
+    snapshot.meta.recording = Some("r.jsonl".into());
+    snapshot.meta.host = Some("elsewhere".into());
+    let checks = examine(&healthy().with(snapshot.clone()));
+    let foreign = named(&checks, "measured_elsewhere");
+    assert_eq!((foreign.verdict, foreign.group), (Verdict::Warn, Group::Dwells));
+    assert!(foreign.detail.contains("elsewhere"), "{}", foreign.detail);
+    snapshot.meta.recording = None;
+    let live = examine(&healthy().with(snapshot));
+    assert!(live.iter().all(|check| check.name != "measured_elsewhere"));
+}
+
+#[test]
 fn limits_that_were_reached_are_told() {
     let patient = Patient { counters: Ok(counters(3, 110_000)), conntrack: Some(10), ..healthy() };
     let checks = examine(&patient);

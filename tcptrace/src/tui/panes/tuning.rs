@@ -103,6 +103,11 @@ pub fn details(view: &View, name: &str, width: u16, look: &Look) -> Vec<Line<'st
         }
     };
     paragraph(fact.truth, Style::new());
+    let default = fact.default(None).filter(|default| !default.is_empty());
+    paragraph(
+        &default.map_or_else(String::new, |default| format!("The kernel sets it to: {default}.")),
+        theme.faint(),
+    );
     let measured = measured(name, &view.snapshot);
     paragraph(&measured.map_or_else(String::new, |text| format!("Measured here: {text}.")), theme.good());
     let said =

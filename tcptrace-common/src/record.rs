@@ -12,6 +12,8 @@ pub const KIND_MINI_EXPIRE: u8 = 4;
 pub const KIND_EOF: u8 = 5;
 /// `kind` of [`StackRecord`].
 pub const KIND_STACK: u8 = 6;
+/// `reason` of a [`StackRecord`] of which there is no other record: a send.
+pub const KIND_SENT: u8 = 7;
 
 /// The hook ran on the task's own kernel stack: pid, tid and comm name who did it.
 pub const FLAG_PROCESS: u8 = 1 << 0;
@@ -186,13 +188,16 @@ pub const STACK_BYTES: usize = 5 * 4096;
 pub struct StackRecord {
     /// [`KIND_STACK`].
     pub kind: u8,
-    /// Why it was taken: [`KIND_EOF`] (told EOF) or [`KIND_STATE`] (connect()).
+    /// Why it was taken: [`KIND_EOF`] (told EOF), [`KIND_STATE`] (connect()) or [`KIND_SENT`] (the first send, or
+    /// the first after the peer has closed).
     pub reason: u8,
-    /// Explicit padding.
-    pub pad: [u8; 2],
     /// Bytes of `stack` that are valid, from the stack pointer up.
-    pub stack_len: u32,
-    /// CLOCK_MONOTONIC, nanoseconds; equal to that of the event it belongs to.
+    pub stack_len: u16,
+    /// Local port of the socket, big endian; 0 where there is none yet.
+    pub local_port: u16,
+    /// Remote port, big endian.
+    pub remote_port: u16,
+    /// CLOCK_MONOTONIC, nanoseconds; equal to that of the event it belongs to, where there is one.
     pub time_ns: u64,
     /// Address of the socket.
     pub sk: u64,
@@ -220,5 +225,5 @@ const _: () = {
     assert!(offset_of!(MiniRecord, left_jiffies) == 24 && offset_of!(MiniRecord, local) == 48);
     assert!(size_of::<ExpireRecord>() == 24);
     assert!(size_of::<EofRecord>() == 88);
-    assert!(size_of::<StackRecord>() == 64 + STACK_BYTES);
+    assert!(size_of::<StackRecord>() == 64 + STACK_BYTES && STACK_BYTES <= u16::MAX as usize);
 };

@@ -10,7 +10,7 @@ use tcptrace_common::{
     state::{CLOSE, SYN_SENT},
 };
 
-use crate::{context, flow, kernel::ReadFailed, maps::LAST_CONNECT, ring, sock::Sock, stack};
+use crate::{context, flow, kernel::ReadFailed, maps::LAST_CONNECT, ring, sock::Sock, stack::{self, Ports}};
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn connect_stack(ctx: RawTracePointContext) -> i32 {
@@ -25,10 +25,9 @@ fn try_connect_stack(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
     let sk = ctx.arg::<u64>(0);
     let mut common = flow::common(sk);
     common.fill()?;
-    if Sock::wanted(sk, &common, false)?.is_none() {
-        return Ok(());
-    }
-    stack::report(KIND_STATE, context::of_caller(), sk, time_of(sk))
+    let Some(sock) = Sock::wanted(sk, &common, false)? else { return Ok(()) };
+    let ports = Ports { local: sock.flow.local_port, remote: sock.flow.remote_port };
+    stack::report(KIND_STATE, context::of_caller(), sk, ports, time_of(sk))
 }
 
 /// The time of the state program's record, which it has just left on this CPU. When the task was moved to

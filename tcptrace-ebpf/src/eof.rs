@@ -14,6 +14,7 @@ use crate::{
     maps::{EOF_SEEN, EOF_SLOTS, ToldEof},
     ring,
     sock::Sock,
+    stack::Ports,
 };
 
 /// MSG_PEEK: the call looked without taking.
@@ -26,6 +27,8 @@ const REPEAT_AFTER_NS: u64 = 1_000_000_000;
 pub struct Told {
     /// Address of the socket.
     pub sk: u64,
+    /// Its ports.
+    pub ports: Ports,
     /// The record's time, for whatever else belongs to it.
     pub time_ns: u64,
     /// `FLAG_*` of the caller's context.
@@ -82,15 +85,21 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
         }
         ring::submit(entry);
     }
-    Ok(Some(Told { sk, time_ns, caller }))
+    let ports = Ports { local: sock.flow.local_port, remote: sock.flow.remote_port };
+    Ok(Some(Told { sk, ports, time_ns, caller }))
+}
+
+/// Where a direct-mapped cache with so many slots, a power of two, keeps a socket.
+#[inline(always)]
+pub fn slot_of(sk: u64, slots: u32) -> u32 {
+    // Sockets are aligned to at least 64 bytes; the higher bits tell the slab's pages apart.
+    (sk >> 6 ^ sk >> 16) as u32 & (slots - 1)
 }
 
 /// Whether the connection was reported a moment ago; if not, it is from now on.
 #[inline(always)]
 fn was_told(told: ToldEof) -> bool {
-    // Sockets are aligned to at least 64 bytes; the higher bits tell the slab's pages apart.
-    let slot = (told.sk >> 6 ^ told.sk >> 16) as u32 & (EOF_SLOTS - 1);
-    let Some(seen) = EOF_SEEN.get_ptr_mut(slot) else { return false };
+    let Some(seen) = EOF_SEEN.get_ptr_mut(slot_of(told.sk, EOF_SLOTS)) else { return false };
     // SAFETY: the slot is inside the map. CPUs that write it at once may mix two connections, which at worst
     // repeats a report or drops one for a second.
     unsafe {

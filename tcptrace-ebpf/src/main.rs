@@ -19,6 +19,7 @@ mod ring;
 mod sock;
 mod sock_recv_length;
 mod sock_recv_length_stack;
+mod sock_send_length;
 mod stack;
 mod takeover;
 mod timer_cancel;

@@ -43,6 +43,28 @@ pub static EOF_SEEN: Array<ToldEof> = Array::with_max_entries(EOF_SLOTS, 0);
 /// The number of slots of [`EOF_SEEN`], a power of two.
 pub const EOF_SLOTS: u32 = 1024;
 
+/// Connections whose first send has had its stack taken, a direct-mapped cache like [`EOF_SEEN`]. Larger, for every
+/// connection is in it: 8192 slots, 192 KiB.
+#[map]
+pub static SENT_SEEN: Array<ToldEof> = Array::with_max_entries(SENT_SLOTS, 0);
+
+/// The number of slots of [`SENT_SEEN`], a power of two.
+pub const SENT_SLOTS: u32 = 8192;
+
+/// How many stacks of sends this CPU has taken lately.
+#[map]
+pub static SEND_BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was spent, and since when.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Budget {
+    /// When the window began, CLOCK_MONOTONIC, nanoseconds.
+    pub window_ns: u64,
+    /// Stacks asked for in it.
+    pub taken: u64,
+}
+
 /// A socket and a moment.
 #[repr(C)]
 #[derive(Clone, Copy)]

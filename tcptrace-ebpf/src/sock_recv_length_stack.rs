@@ -14,7 +14,7 @@ fn sock_recv_length_stack(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn try_sock_recv_length_stack(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
     match eof::report(ctx)? {
-        Some(told) => stack::report(KIND_EOF, told.caller, told.sk, told.time_ns),
+        Some(told) => stack::report(KIND_EOF, told.caller, told.sk, told.ports, told.time_ns),
         None => Ok(()),
     }
 }

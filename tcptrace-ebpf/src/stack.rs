@@ -24,9 +24,18 @@ const PAGE: u64 = 4096;
 /// Whole pages after the one that the stack pointer is in.
 const PAGES: u64 = STACK_BYTES as u64 / PAGE - 1;
 
+/// The ports of a socket, big endian; 0 where there is none yet.
+#[derive(Clone, Copy)]
+pub struct Ports {
+    /// Local.
+    pub local: u16,
+    /// Remote.
+    pub remote: u16,
+}
+
 /// Submits the current task's registers and stack. Nothing for a kernel thread, which has neither.
 #[inline(always)]
-pub fn report(reason: u8, caller: u8, sk: u64, time_ns: u64) -> Result<(), ReadFailed> {
+pub fn report(reason: u8, caller: u8, sk: u64, ports: Ports, time_ns: u64) -> Result<(), ReadFailed> {
     if caller & FLAG_KTHREAD != 0 || config!(offsets.regs_ip) == ABSENT {
         return Ok(());
     }
@@ -47,7 +56,8 @@ pub fn report(reason: u8, caller: u8, sk: u64, time_ns: u64) -> Result<(), ReadF
     unsafe {
         (*record).kind = KIND_STACK;
         (*record).reason = reason;
-        (*record).pad = [0; 2];
+        (*record).local_port = ports.local;
+        (*record).remote_port = ports.remote;
         (*record).time_ns = time_ns;
         (*record).sk = sk;
         ((*record).pid, (*record).tid) = context::pid_tid();
@@ -55,7 +65,7 @@ pub fn report(reason: u8, caller: u8, sk: u64, time_ns: u64) -> Result<(), ReadF
         (*record).sp = sp;
         (*record).fp = fp;
         (*record).lr = lr;
-        (*record).stack_len = copy(sp, (&raw mut (*record).stack).cast()) as u32;
+        (*record).stack_len = copy(sp, (&raw mut (*record).stack).cast()) as u16;
     }
     // Nobody waits for a stack: it is read with the events around it.
     entry.submit(aya_ebpf::bindings::BPF_RB_NO_WAKEUP.into());

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use tcptrace_common::record::{
     BUCKETS_UNKNOWN, COMM_LEN, FLAG_KTHREAD, FLAG_LINGER2_NEGATIVE, FLAG_MPTCP, FLAG_MPTCP_SUBFLOW,
     FLAG_ORPHAN, FLAG_PROCESS, FLAG_SOFTIRQ, KIND_EOF, KIND_MINI_CANCEL, KIND_MINI_EXPIRE, KIND_MINI_START,
-    KIND_STACK, KIND_STATE, STACK_BYTES, UNREAD_UNKNOWN,
+    KIND_SENT, KIND_STACK, KIND_STATE, STACK_BYTES, UNREAD_UNKNOWN,
 };
 use tcptrace_common::{EofRecord, ExpireRecord, MiniRecord, StackRecord, StateRecord};
 
@@ -52,12 +52,16 @@ pub enum DecodeError {
 /// User registers and the top of a user stack, borrowed from the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StackSample<'a> {
-    /// When; equal to that of the event it belongs to.
+    /// When; equal to that of the event it belongs to, where there is one.
     pub at: MonoNs,
     /// Why it was taken.
     pub reason: StackReason,
     /// Address of the socket.
     pub sk: u64,
+    /// Local port; 0 where there is none yet.
+    pub local_port: u16,
+    /// Remote port.
+    pub remote_port: u16,
     /// Process id (tgid) in the initial pid namespace.
     pub pid: u32,
     /// Thread id.
@@ -81,6 +85,8 @@ pub enum StackReason {
     Eof,
     /// It called connect().
     Connect,
+    /// It sent, for the first time or for the first time since the peer closed. There is no event of this.
+    Sent,
 }
 
 /// Decodes one record of the event ring.
@@ -114,15 +120,18 @@ pub fn stack(bytes: &[u8]) -> Result<StackSample<'_>, DecodeError> {
     let reason = match head.u8(offset_of!(StackRecord, reason)) {
         KIND_EOF => StackReason::Eof,
         KIND_STATE => StackReason::Connect,
+        KIND_SENT => StackReason::Sent,
         other => return Err(DecodeError::UnknownKind(other)),
     };
-    let stack_len = head.u32(offset_of!(StackRecord, stack_len)) as usize;
+    let stack_len = usize::from(head.u16(offset_of!(StackRecord, stack_len)));
     let wanted = HEAD.saturating_add(stack_len);
     let stack = bytes.get(HEAD..wanted).ok_or(DecodeError::Short { kind, len: bytes.len(), wanted })?;
     Ok(StackSample {
         at: head.u64(offset_of!(StackRecord, time_ns)),
         reason,
         sk: head.u64(offset_of!(StackRecord, sk)),
+        local_port: head.port(offset_of!(StackRecord, local_port)),
+        remote_port: head.port(offset_of!(StackRecord, remote_port)),
         pid: head.u32(offset_of!(StackRecord, pid)),
         tid: head.u32(offset_of!(StackRecord, tid)),
         ip: head.u64(offset_of!(StackRecord, ip)),
@@ -158,6 +167,11 @@ impl<'a, const N: usize> Fields<'a, N> {
     #[inline]
     fn port(&self, at: usize) -> u16 {
         u16::from_be_bytes(self.bytes(at))
+    }
+
+    #[inline]
+    fn u16(&self, at: usize) -> u16 {
+        u16::from_ne_bytes(self.bytes(at))
     }
 
     #[inline]

@@ -162,8 +162,9 @@ fn a_stack_is_as_long_as_it_says() {
     let record = StackRecord {
         kind: KIND_STACK,
         reason: KIND_EOF,
-        pad: [0; 2],
         stack_len: 24,
+        local_port: 80_u16.to_be(),
+        remote_port: 1024_u16.to_be(),
         time_ns: 1,
         sk: 2,
         pid: 3,
@@ -177,11 +178,12 @@ fn a_stack_is_as_long_as_it_says() {
     let sample = stack(bytes_of(&record)).unwrap();
     assert_eq!((sample.at, sample.sk, sample.pid, sample.tid), (1, 2, 3, 4));
     assert_eq!((sample.ip, sample.sp, sample.fp, sample.lr), (5, 6, 7, 8));
+    assert_eq!((sample.local_port, sample.remote_port), (80, 1024));
     assert_eq!((sample.reason, sample.stack), (StackReason::Eof, &[0xab; 24][..]));
     let cut = &bytes_of(&record)[..64 + 24];
     assert_eq!(stack(cut).unwrap().stack.len(), 24);
     assert!(matches!(stack(&cut[..80]), Err(DecodeError::Short { .. })));
-    let lies = StackRecord { stack_len: u32::MAX, ..record };
+    let lies = StackRecord { stack_len: u16::MAX, ..record };
     assert!(matches!(stack(bytes_of(&lies)), Err(DecodeError::Short { .. })));
     assert_eq!(stack(bytes_of(&StackRecord { reason: 99, ..record })), Err(DecodeError::UnknownKind(99)));
 }

@@ -1,4 +1,5 @@
-// Leaks sockets in CLOSE_WAIT on purpose and says exactly which: `consumed`, `unread` and `data` of leaker.c.
+// Leaks sockets in CLOSE_WAIT on purpose and says exactly which: `consumed`, `unread` and `data` of leaker.c, and two
+// of which Node reads the end, but to which functions of this file write: `greeted` before it and `replied` after.
 
 'use strict';
 const net = require('node:net');
@@ -16,6 +17,46 @@ function readToTheEndAndForget(socket, done) {
   });
   socket.resume();
 }
+
+// Writes at once, and never ends its side.
+function greetAndForget(socket) {
+  socket.write('hello');
+  return new Promise((done) => readToTheEndAndForget(socket, done));
+}
+
+// Writes once the peer has ended its side, and then forgets to end its own.
+function replyAndForget(socket, done) {
+  socket.write('bye');
+  kept.push(socket);
+  done();
+}
+
+// A client that waits for an answer: it reads, and closes or only ends its side.
+function visitAndRead(serve, leave) {
+  return new Promise((resolve) => {
+    const client = net.connect({ port: server.address().port, host: '127.0.0.1', allowHalfOpen: true });
+    client.resume();
+    arrived = async (socket) => {
+      const ended = serve(socket);
+      leave(client);
+      await ended;
+      resolve(socket);
+    };
+  });
+}
+
+const visitors = {
+  greeted: () => visitAndRead(greetAndForget, (client) => client.once('data', () => client.destroy())),
+  replied: () =>
+    visitAndRead(
+      (socket) =>
+        new Promise((done) => {
+          socket.on('end', () => replyAndForget(socket, done));
+          socket.resume();
+        }),
+      (client) => kept.push(client.end()),
+    ),
+};
 
 function visit(upload) {
   return new Promise((resolve) => {
@@ -40,7 +81,8 @@ async function leak(kind, count) {
   const after = process.hrtime.bigint();
   const sockets = [];
   for (let n = 0; n < count; n += 1) {
-    const socket = await visit(kind === 'data' ? 3200 : 0);
+    const visitor = visitors[kind];
+    const socket = await (visitor ? visitor() : visit(kind === 'data' ? 3200 : 0));
     const entry = {
       local: `${socket.localAddress}:${socket.localPort}`,
       remote: `${socket.remoteAddress}:${socket.remotePort}`,
@@ -49,7 +91,7 @@ async function leak(kind, count) {
     };
     if (kind === 'consumed') {
       await new Promise((done) => readToTheEndAndForget(socket, done));
-    } else {
+    } else if (!visitor) {
       kept.push(socket);
     }
     sockets.push(entry);

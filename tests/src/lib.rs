@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod binary;
+pub mod cgroup;
 pub mod clock;
 pub mod expect;
 pub mod exporter;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -417,13 +417,28 @@ impl Traced {
         self.collect(limit)
     }
 
-    fn collect(mut self, limit: Duration) -> Result<Run> {
+    /// Waits for the end of a command that says nothing on standard output. Fails unless it ended with status 0.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn exited(mut self, limit: Duration) -> Result<()> {
+        let status = self.status(limit)?;
+        let stderr = self.stderr.take().context("joined once")?.join().unwrap_or_default();
+        ensure!(status.success(), "tcptrace ended with {status}: {stderr}");
+        Ok(())
+    }
+
+    fn status(&mut self, limit: Duration) -> Result<ExitStatus> {
         let mut status = None;
         wait_until("the end of tcptrace", limit, || {
             status = self.child.try_wait().ok().flatten();
             status.is_some()
         })?;
-        let status = status.context("status")?;
+        status.context("status")
+    }
+
+    fn collect(mut self, limit: Duration) -> Result<Run> {
+        let status = self.status(limit)?;
         self.stdout.take().context("joined once")?.join().map_err(|_| anyhow::anyhow!("reader panicked"))?;
         let stderr = self.stderr.take().context("joined once")?.join().unwrap_or_default();
         ensure!(status.success(), "tcptrace ended with {status}: {stderr}");

@@ -259,6 +259,7 @@ fn measure(
     let restored = course.change.restore();
     ended?;
     restored?;
+    trace::note_gone(&mut engine, filter);
     let [baseline, changed] = course.arms.snapshots(&engine);
     let result = Findings { plan, place, arms: &course.arms, baseline, changed, engine: &engine };
     result.write(args, output, html)?;

@@ -26,6 +26,7 @@ pub fn run(args: &RecordArgs) -> anyhow::Result<Exit> {
         let options = trace::options(&filter, filter.states, Detail::Transitions, &tracing);
         let mut recording = Recording::new(args, file);
         live::run(&options, &mut engine, &mut recording).await?;
+        trace::note_gone(&mut engine, &filter);
         let (path, written) = recording.finish(&engine)?;
         tell(&engine, &path, written)?;
         Ok(trace::exit(&engine, &tracing))

@@ -38,9 +38,11 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     };
     let mut engine = source.engine(&wanted);
     let mut progress = Progress::new(settings.tracing.duration);
+    // Before tracing as well: a container that ends meanwhile is then known by name.
+    let containers = source.containers();
     source.run(&mut engine, &wanted, &mut progress)?;
     progress.clear();
-    let snapshot = engine.snapshot(&*source.containers());
+    let snapshot = engine.snapshot(&*containers);
     // Files first: whoever reads standard output may leave, and a full disk must not cost the text.
     let filed = write_files(&snapshot, html.as_ref(), hlog.as_ref());
     write(&settings, &engine, &snapshot)?;

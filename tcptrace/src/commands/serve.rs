@@ -31,6 +31,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let traced = block_on(live::run(&options, &mut engine, &mut desk));
     desk.finish();
     traced?;
+    trace::note_gone(&mut engine, &settings.filter);
     trace::write_summary(&engine.snapshot(&|_| None), engine.notes())?;
     Ok(trace::exit(&engine, &settings.tracing))
 }

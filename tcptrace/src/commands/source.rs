@@ -110,7 +110,9 @@ impl Source {
             Self::Live => {
                 let mut options = trace::options(wanted.filter, wanted.states, wanted.detail, wanted.tracing);
                 options.tick = wanted.tick;
-                block_on(async { live::run(&options, engine, handler).await.map(|_| ()) })
+                block_on(async { live::run(&options, engine, handler).await.map(|_| ()) })?;
+                trace::note_gone(engine, wanted.filter);
+                Ok(())
             }
             Self::Recording(opened) => replay::run(&mut opened.reader.borrow_mut(), engine, handler),
         }

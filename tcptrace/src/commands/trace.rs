@@ -5,13 +5,13 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::filter::{Detail, Filter, StateSet};
+use crate::filter::{Detail, Filter, Resolver as _, StateSet};
 use crate::inventory::cgroup::Cgroups;
 use crate::inventory::clock;
 use crate::inventory::sysctl::Sysctls;
 use crate::kernel::{TracerOptions, hz};
 use crate::live;
-use crate::settings::Tracing;
+use crate::settings::{System, Tracing};
 use crate::snapshot::{KeyKind, Meta, Snapshot, WallClock};
 use crate::tracker::Limits;
 use crate::views::human;
@@ -48,9 +48,11 @@ fn live_meta(filter: &Filter) -> Meta {
     }
 }
 
-/// Names the containers of cgroups by asking the running system.
+/// Names the containers of cgroups by asking the running system: at once, and again for what is not known then.
 pub fn live_containers() -> impl Fn(u64) -> Option<String> {
-    let cgroups = RefCell::new(Cgroups::new());
+    let mut cgroups = Cgroups::new();
+    cgroups.learn_all();
+    let cgroups = RefCell::new(cgroups);
     move |id| {
         let workload = cgroups.borrow_mut().workload(id, clock::monotonic_ns())?;
         workload.container.as_ref().map(|container| container.id.clone())
@@ -73,6 +75,22 @@ pub fn options(filter: &Filter, wanted: StateSet, detail: Detail, tracing: &Trac
         wake: Arc::default(),
         forward_signals_to: None,
     }
+}
+
+/// Wanted processes and containers that are no longer there, in words. That of a namespace a dump notes itself.
+#[must_use]
+pub fn gone(filter: &Filter) -> Vec<String> {
+    let pids = filter.pids.iter().filter(|&&pid| System.pid(pid).is_err());
+    let containers =
+        filter.containers.iter().filter(|container| System.container(&container.wanted).is_err());
+    pids.map(|pid| format!("process {pid} is no longer there"))
+        .chain(containers.map(|container| format!("container {} is no longer there", container.wanted)))
+        .collect()
+}
+
+/// To be called at the end of a trace: notes what of the filter has vanished meanwhile.
+pub fn note_gone(engine: &mut Engine, filter: &Filter) {
+    gone(filter).into_iter().for_each(|note| engine.note(note));
 }
 
 /// How a trace that ran to its end exits.

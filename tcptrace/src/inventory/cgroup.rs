@@ -105,6 +105,11 @@ impl Cgroups {
         self.known.get(&id).cloned()
     }
 
+    /// Learns every cgroup that there is, so that those that end before they are asked for can be named.
+    pub fn learn_all(&mut self) {
+        self.walk();
+    }
+
     fn walk(&mut self) {
         let Some(root) = self.root.clone() else { return };
         if self.known.len() >= MAX_CGROUPS {

@@ -45,6 +45,10 @@ const EOF: Hook = Hook { program: "sock_recv_length", tracepoint: "sock_recv_len
 const EOF_STACK: Hook = Hook { program: "sock_recv_length_stack", tracepoint: "sock_recv_length" };
 /// The stack of a connect(). Runs after [`STATE`] on the same tracepoint.
 const CONNECT_STACK: Hook = Hook { program: CONNECT_STACK_NAME, tracepoint: "inet_sock_set_state" };
+/// The stacks of sends, which name the code where a runtime reads the end of file itself.
+const SEND_STACK: Hook = Hook { program: SEND_STACK_NAME, tracepoint: "sock_send_length" };
+/// It records no event.
+pub(super) const SEND_STACK_NAME: &str = "sock_send_length_stack";
 /// It records no event.
 pub(super) const CONNECT_STACK_NAME: &str = "connect_stack";
 
@@ -168,7 +172,7 @@ pub(super) fn try_out(bpf: &mut Ebpf, hook: Hook) -> Result<(), StartError> {
 /// Optional hooks in the order in which they are tried.
 fn optional(plan: &Plan) -> Vec<Hook> {
     match (plan.stacks, plan.eof) {
-        (true, _) => vec![EOF_STACK, EOF, CONNECT_STACK],
+        (true, _) => vec![EOF_STACK, EOF, CONNECT_STACK, SEND_STACK],
         (false, true) => vec![EOF],
         (false, false) => vec![],
     }

@@ -213,9 +213,9 @@ impl Tracer {
         let counters = self.counters()?;
         let mut skipped_runs = 0;
         for (name, counts) in self.program_counts() {
-            // The stack of a connect() runs in process context, copies much, and is then interrupted by
-            // transitions in softirq: the run that is skipped would have had nothing to do.
-            if name != load::CONNECT_STACK_NAME {
+            // The stacks of connect() and of sends are taken in process context, which copies much and is then
+            // interrupted by softirqs: the run that is skipped would have had nothing to do.
+            if ![load::CONNECT_STACK_NAME, load::SEND_STACK_NAME].contains(&name) {
                 skipped_runs += counts?.recursion_misses;
             }
         }

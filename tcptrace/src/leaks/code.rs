@@ -1,7 +1,11 @@
-//! Which code was told EOF, or opened the connection: stacks joined with the sockets that they belong to.
+//! Which code was told EOF, opened the connection, or wrote to it: stacks joined with the sockets that they belong
+//! to.
 //!
 //! A stack comes through a ring of its own, before or after its event; both carry the socket's address and the
 //! same time. Stacks are resolved on a thread of their own, so that a result comes later still.
+//!
+//! A send has no event. Its stack carries the socket's ports, and the socket becomes known when it goes to
+//! CLOSE_WAIT: an address that another connection has taken over meanwhile is told by its ports.
 
 use std::time::Duration;
 
@@ -26,6 +30,9 @@ pub struct Codes {
     sites: Sites,
     told: Table,
     opened: Table,
+    sent: Table,
+    /// Sockets in CLOSE_WAIT, by address.
+    waiting: FxHashMap<u64, Flow>,
     dropped: u64,
 }
 
@@ -41,6 +48,8 @@ struct Taken {
     at: MonoNs,
     /// Known once the event has come.
     flow: Option<Flow>,
+    /// Of a send: local and remote port.
+    ports: Option<(u16, u16)>,
     /// The stack is with the resolver, or has been.
     is_submitted: bool,
     site: Option<SiteId>,
@@ -57,6 +66,8 @@ impl Codes {
             sites: Sites::default(),
             told: Table::default(),
             opened: Table::default(),
+            sent: Table::default(),
+            waiting: FxHashMap::default(),
             dropped: 0,
         })
     }
@@ -72,6 +83,8 @@ impl Codes {
             Event::State(change) => {
                 if change.from == State::CloseWait {
                     self.told.by_socket.remove(&change.sk);
+                    self.sent.by_socket.remove(&change.sk);
+                    self.waiting.remove(&change.sk);
                 }
                 match (change.from, change.to) {
                     // The port may not be chosen yet: the flow comes with the next transition.
@@ -82,6 +95,7 @@ impl Codes {
                         }
                     }
                     (_, State::Close) => drop(self.opened.by_socket.remove(&change.sk)),
+                    (_, State::CloseWait) => self.begins_to_wait(change.sk, change.flow),
                     _ => {}
                 }
             }
@@ -95,6 +109,16 @@ impl Codes {
             // The first time counts: after it the code knew.
             StackReason::Eof => self.told.expect(sample.sk, sample.at, None),
             StackReason::Connect => self.opened.replace(sample.sk, sample.at),
+            // The last time counts: a send after the peer has closed is nearer to what was forgotten.
+            StackReason::Sent => {
+                let ports = (sample.local_port, sample.remote_port);
+                let flow = self.waiting.get(&sample.sk).copied().filter(|flow| has_ports(flow, ports));
+                let mut taken = self.sent.replace(sample.sk, sample.at);
+                if let Some(taken) = &mut taken {
+                    (taken.ports, taken.flow) = (Some(ports), flow);
+                }
+                taken
+            }
         };
         if let (Some(taken), Some(worker)) = (taken.filter(|taken| !taken.is_submitted), &mut self.worker) {
             taken.is_submitted = worker.submit(sample);
@@ -116,10 +140,20 @@ impl Codes {
         }
     }
 
+    fn begins_to_wait(&mut self, socket: u64, flow: Flow) {
+        if self.waiting.len() < MAX_SOCKETS {
+            self.waiting.insert(socket, flow);
+        }
+        if let Some(taken) = self.sent.by_socket.get_mut(&socket) {
+            taken.flow = taken.ports.is_some_and(|ports| has_ports(&flow, ports)).then_some(flow);
+        }
+    }
+
     fn take(&mut self, resolved: &Resolved) {
         let table = match resolved.reason {
             StackReason::Eof => &mut self.told,
             StackReason::Connect => &mut self.opened,
+            StackReason::Sent => &mut self.sent,
         };
         if let Some(taken) = table.by_socket.get_mut(&resolved.sk)
             && taken.at == resolved.at
@@ -130,12 +164,13 @@ impl Codes {
 
     /// Adds the places in code to the leaks.
     pub fn add_to(&self, report: &mut LeakReport) {
-        let (told, opened) = (self.told.by_flow(), self.opened.by_flow());
+        let (told, opened, sent) = (self.told.by_flow(), self.opened.by_flow(), self.sent.by_flow());
         for leak in &mut report.leaks {
             leak.sites = self.sites_of(leak, &told);
             leak.opened_at = self.sites_of(leak, &opened);
+            leak.sent_at = self.sites_of(leak, &sent);
         }
-        let lost = self.dropped + self.told.full + self.opened.full + self.sites.beyond();
+        let lost = self.dropped + self.told.full + self.opened.full + self.sent.full + self.sites.beyond();
         if lost > 0 {
             report
                 .notes
@@ -146,6 +181,10 @@ impl Codes {
     fn sites_of(&self, leak: &Leak, by_flow: &FxHashMap<Flow, SiteId>) -> Vec<Site> {
         self.sites.tally(leak.sockets.iter().filter_map(|socket| by_flow.get(&socket.flow).copied()))
     }
+}
+
+fn has_ports(flow: &Flow, ports: (u16, u16)) -> bool {
+    (flow.local_port, flow.remote_port) == ports
 }
 
 impl Table {
@@ -179,7 +218,7 @@ impl Table {
                 return None;
             }
         }
-        let fresh = || Taken { at, flow: None, is_submitted: false, site: None };
+        let fresh = || Taken { at, flow: None, ports: None, is_submitted: false, site: None };
         let taken = self.by_socket.entry(socket).or_insert_with(fresh);
         if taken.at != at {
             *taken = fresh();
@@ -198,13 +237,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::{Comm, EofTold, Task};
+    use crate::event::{Comm, Context, EofTold, Protocol, StateChange, Task};
     use crate::net::Addr;
     use crate::stacks::{Frame, Role, Stack};
 
     fn codes() -> Codes {
-        let (told, opened) = (Table::default(), Table::default());
-        Codes { worker: None, sites: Sites::default(), told, opened, dropped: 0 }
+        let sites = Sites::default();
+        let (told, opened, sent) = (Table::default(), Table::default(), Table::default());
+        Codes { worker: None, sites, told, opened, sent, waiting: FxHashMap::default(), dropped: 0 }
     }
 
     fn flow(remote_port: u16) -> Flow {
@@ -219,7 +259,22 @@ mod tests {
 
     fn sample(sk: u64, at: MonoNs) -> StackSample<'static> {
         let reason = StackReason::Eof;
-        StackSample { at, reason, sk, pid: 7, tid: 7, ip: 1, sp: 1, fp: 0, lr: 0, stack: &[] }
+        let (local_port, remote_port) = (80, 1000);
+        let stack = &[];
+        StackSample {
+            at,
+            reason,
+            sk,
+            local_port,
+            remote_port,
+            pid: 7,
+            tid: 7,
+            ip: 1,
+            sp: 1,
+            fp: 0,
+            lr: 0,
+            stack,
+        }
     }
 
     fn resolved(sk: u64, at: MonoNs, function: &str) -> Resolved {
@@ -280,6 +335,49 @@ mod tests {
         codes.event(&told(5, 50, 3000));
         codes.take(&resolved(5, 50, "newest"));
         assert_eq!(named(&codes, 3000).as_deref(), Some("newest in app"));
+    }
+
+    fn to_close_wait(sk: u64, at: MonoNs, port: u16) -> Event {
+        Event::State(StateChange {
+            at,
+            sk,
+            flow: flow(port),
+            from: State::Established,
+            to: State::CloseWait,
+            protocol: Protocol::Tcp,
+            context: Context::Softirq,
+            orphan: false,
+            linger2_negative: false,
+            unread: Some(1),
+            sk_err: 0,
+            buckets_left: None,
+        })
+    }
+
+    #[test]
+    fn a_send_belongs_to_the_socket_of_its_ports() {
+        let send = |sk, at| StackSample { reason: StackReason::Sent, ..sample(sk, at) };
+        let sent = |codes: &Codes, port| {
+            let id = codes.sent.by_flow().get(&flow(port)).copied()?;
+            codes.sites.get(id).map(|site| site.frames[0].clone())
+        };
+        let resolved =
+            |sk, at, function| Resolved { reason: StackReason::Sent, ..resolved(sk, at, function) };
+        // Before it is in CLOSE_WAIT, and after.
+        let mut codes = codes();
+        codes.stack(&send(1, 10));
+        codes.take(&resolved(1, 10, "answer"));
+        codes.event(&to_close_wait(1, 20, 1000));
+        assert_eq!(sent(&codes, 1000).as_deref(), Some("answer in app"));
+        codes.stack(&send(1, 30));
+        codes.take(&resolved(1, 30, "toldEof"));
+        assert_eq!(sent(&codes, 1000).as_deref(), Some("toldEof in app"));
+        // Another connection at the same address.
+        codes.event(&to_close_wait(2, 40, 1000));
+        codes.stack(&send(3, 50));
+        codes.take(&resolved(3, 50, "other"));
+        codes.event(&to_close_wait(3, 60, 2000));
+        assert_eq!(sent(&codes, 2000), None);
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct Leak {
     pub sites: Vec<Site>,
     /// Where in the code the connection was opened, where that was seen; empty unless asked for.
     pub opened_at: Vec<Site>,
+    /// Where in the code it was first written to, or first after the peer had closed; empty unless asked for.
+    pub sent_at: Vec<Site>,
 }
 
 /// A socket that leaks, as one of its holders has it.

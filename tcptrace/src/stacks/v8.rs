@@ -49,6 +49,8 @@ mod tests {
             at: 0,
             reason: StackReason::Eof,
             sk: 0,
+            local_port: 0,
+            remote_port: 0,
             pid: 0,
             tid: 0,
             ip: 0,

@@ -3,6 +3,7 @@
 //! All trials run at once, each in its own process and network namespace: they mostly wait for the kernel's timers.
 
 mod close_wait;
+mod containers;
 mod demo;
 mod doctor;
 mod fin_wait2;
@@ -55,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
             run::trials(),
             leaks::trials(),
             leaks_real::trials(),
+            containers::trials(),
             leaks_scale::trials(),
             serve::trials(),
             serve_fleet::trials(),

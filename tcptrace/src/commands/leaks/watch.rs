@@ -14,14 +14,14 @@ use crate::commands::{Exit, block_on, trace};
 use crate::decode::StackSample;
 use crate::engine::{Engine, Input};
 use crate::event::{Event, MonoNs};
-use crate::filter::{Detail, Filter, Resolver as _, StateSet};
+use crate::filter::{Detail, Filter, StateSet};
 use crate::inventory::DumpError;
 use crate::inventory::worker::{Answer, Worker};
 use crate::leaks::code::Codes;
 use crate::leaks::{Evidence, History, LeakReport, replayed, survey};
 use crate::live::{self, Handler};
 use crate::net::State;
-use crate::settings::{Leaks, System, Tracing, Watching};
+use crate::settings::{Leaks, Tracing, Watching};
 use crate::snapshot::Snapshot;
 
 /// What tracing is told to look at: whose the sockets are is found out afterwards, because it may change.
@@ -95,7 +95,7 @@ impl<'a> Watcher<'a> {
     fn report(&mut self, mut evidence: Evidence, engine: &Engine) -> LeakReport {
         replayed::add_ages(&mut evidence, engine);
         let notes = evidence.notes.iter_mut();
-        let gone = gone(&self.settings.terms.filter);
+        let gone = trace::gone(&self.settings.terms.filter);
         evidence.notes = unique(notes.map(std::mem::take).chain(engine.notes().iter().cloned()).chain(gone));
         let mut report = LeakReport::new(&evidence, &self.settings.terms, &self.history);
         self.history.keep(&evidence, &self.settings.terms);
@@ -177,16 +177,6 @@ impl Handler for Watcher<'_> {
         }
         Ok(ControlFlow::Continue(()))
     }
-}
-
-/// Wanted processes and containers that are no longer there; that of a namespace the survey notes itself.
-fn gone(filter: &Filter) -> Vec<String> {
-    let pids = filter.pids.iter().filter(|&&pid| System.pid(pid).is_err());
-    let containers =
-        filter.containers.iter().filter(|container| System.container(&container.wanted).is_err());
-    pids.map(|pid| format!("process {pid} is no longer there"))
-        .chain(containers.map(|container| format!("container {} is no longer there", container.wanted)))
-        .collect()
 }
 
 /// Loss and hooks that this kernel lacks.

@@ -118,7 +118,10 @@ impl Printer {
     fn finish(mut self, engine: &Engine) -> anyhow::Result<()> {
         let snapshot = engine.snapshot(&|_| None);
         match self.lines {
-            Lines::Json(_) => json::write_summary(&snapshot, &mut self.out)?,
+            Lines::Json(_) => {
+                json::write_summary(&snapshot, &mut self.out)?;
+                trace::write_notes(engine.notes())?;
+            }
             // Standard error, so that the lines stay lines of one kind.
             Lines::Text(_) => trace::write_summary(&snapshot, engine.notes())?,
         }

@@ -33,6 +33,7 @@ pub fn run(source: &Source, settings: &Watch) -> anyhow::Result<Exit> {
     // Before anything is said: on the usual screen.
     let recorded = collector.end(&engine);
     ended?;
+    trace::note_gone(&mut engine, &settings.filter);
     let snapshot = engine.snapshot(&|_| None);
     trace::write_summary(&snapshot, engine.notes())?;
     if let Some(recorded) = recorded? {

@@ -11,6 +11,8 @@ use crate::net::{Addr, Flow, State, UnknownStateNumber};
 
 /// `SOCK_DIAG_BY_FAMILY`: the type of request and answer.
 pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `TCPDIAG_GETSOCK`: its elder sister, whose answers look the same.
+pub(super) const TCPDIAG_GETSOCK: u16 = 18;
 /// Size of `struct inet_diag_msg` in bytes: part of the kernel's user API, the same in every version.
 const INET_DIAG_MSG_BYTES: usize = 72;
 /// Attribute `INET_DIAG_INFO`: `struct tcp_info`.
@@ -117,7 +119,7 @@ pub fn decode_datagram(
 
 fn part(message_type: u16, payload: &[u8], context: Context) -> Result<Part, DecodeError> {
     match message_type {
-        SOCK_DIAG_BY_FAMILY => decode(payload, context).map(Part::Socket),
+        SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => decode(payload, context).map(Part::Socket),
         NLMSG_DONE => Ok(Part::Done(errno(payload))),
         NLMSG_ERROR => Ok(Part::Error(errno(payload))),
         NLMSG_OVERRUN => Ok(Part::Overrun),

@@ -43,7 +43,7 @@ __attribute__((noinline)) static int handle(int fd) {
 __attribute__((noinline)) static int dial(void) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (struct sockaddr *)&server, sizeof server)) return 1; // line 27
-    if (write(fd, "hello", 5) != 5) return 1;
+    if (write(fd, "hello", 5) != 5) return 1; // line 28
     close(fd);
     return 0;
 }
@@ -104,13 +104,13 @@ fn the_leaking_and_the_connecting_function_of_a_c_program_are_named() {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut server = sandbox.spawn(command).unwrap();
-    let resolved = collect(&mut tracer, &mut worker, 2 * CONNECTIONS);
+    let resolved = collect(&mut tracer, &mut worker, 3 * CONNECTIONS);
     server.kill().unwrap();
     server.wait().unwrap();
 
-    assert_eq!(resolved.len(), 2 * CONNECTIONS, "{resolved:#?}");
+    assert_eq!(resolved.len(), 3 * CONNECTIONS, "{resolved:#?}");
     let mut sites = Sites::default();
-    for reason in [StackReason::Eof, StackReason::Connect] {
+    for reason in [StackReason::Eof, StackReason::Connect, StackReason::Sent] {
         let ours = resolved.iter().filter(|one| one.reason == reason);
         let ids: Vec<_> = ours.filter_map(|one| sites.add(&one.stack)).collect();
         let tally = sites.tally(ids);
@@ -125,4 +125,5 @@ fn the_leaking_and_the_connecting_function_of_a_c_program_are_named() {
         &["read_request at /server.c:14", "handle at /server.c:22", "main at /server.c:45"],
     );
     assert_frames(&site(&of(StackReason::Connect).stack), &["dial at /server.c:27", "main at /server.c:42"]);
+    assert_frames(&site(&of(StackReason::Sent).stack), &["dial at /server.c:28", "main at /server.c:42"]);
 }

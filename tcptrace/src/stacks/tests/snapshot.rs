@@ -33,6 +33,8 @@ impl Snapshot {
             reason: StackReason::Eof,
             at: 1,
             sk: 2,
+            local_port: 80,
+            remote_port: 1024,
             pid: self.pid,
             tid: self.pid,
             ip: self.registers.ip,

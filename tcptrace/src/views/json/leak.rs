@@ -49,6 +49,11 @@ pub struct Leak {
     /// Where in the code connections of its own were opened, most sockets first; only of those opened while
     /// tracing.
     pub opened_at: Vec<LeakSite>,
+    /// Where in the code the connections were first written to, or first after the peer had closed, most sockets
+    /// first; only of those for which that was seen while tracing. Names the application's function where its
+    /// runtime reads the end itself.
+    #[serde(default)]
+    pub sent_at: Vec<LeakSite>,
     /// Other processes that hold the same sockets.
     pub shared_with: Vec<u32>,
     /// The sockets.
@@ -290,6 +295,7 @@ impl Leak {
                 .collect(),
             sites: leak.sites.iter().map(LeakSite::from).collect(),
             opened_at: leak.opened_at.iter().map(LeakSite::from).collect(),
+            sent_at: leak.sent_at.iter().map(LeakSite::from).collect(),
             shared_with: leak.shared_with.iter().copied().collect(),
             connections: leak.sockets.iter().map(LeakConnection::from).collect(),
         }
@@ -404,7 +410,7 @@ mod tests {
                 "kinds": {"eof_consumed": 1, "data_unread": 1}, "not_accepted": 0,
                 "listen": ["0.0.0.0:8080"],
                 "accept_queues": [{"listen": "0.0.0.0:8080", "netns": 9, "queued": 0, "backlog": 128}],
-                "peers": [{"addr": "10.0.0.7", "sockets": 2}], "sites": [], "opened_at": [],
+                "peers": [{"addr": "10.0.0.7", "sockets": 2}], "sites": [], "opened_at": [], "sent_at": [],
                 "shared_with": [412],
                 "connections": [
                     {"local": "127.0.0.1:8080", "remote": "10.0.0.7:1", "netns": 9, "fd": 7,

@@ -229,6 +229,11 @@ fn sites(leak: &Leak, options: &Options, page: &mut Page) {
     let told = places("told EOF in", &leak.sites, "code", page);
     let opened = places("opened in", &leak.opened_at, if leak.sites.is_empty() { "code" } else { "" }, page);
     let label = if leak.sites.is_empty() && leak.opened_at.is_empty() { "code" } else { "" };
+    // Where the code that was told is the application's own, nothing is gained by naming more of it.
+    let is_named = !leak.sites.is_empty() && leak.sites.iter().all(|site| site.note.is_none());
+    let sent = if is_named { &[][..] } else { &leak.sent_at };
+    let written = places("written to in", sent, label, page);
+    let label = if written > 0 { "" } else { label };
     let reads_end = |socket: &&LeakedSocket| matches!(socket.kind, Kind::EofConsumed | Kind::Held);
     let ended = leak.sockets.iter().filter(reads_end);
     let older = ended.clone().filter(|socket| socket.age.is_none_or(|age| age.is_lower_bound)).count() as u64;
@@ -241,7 +246,7 @@ fn sites(leak: &Leak, options: &Options, page: &mut Page) {
     if missing > older {
         rest.push(format!("{} without a stack", human::count(missing - older)));
     }
-    if never > 0 && opened == 0 {
+    if never > 0 && opened == 0 && written == 0 {
         rest.push(format!("{} never told EOF, so no code to name", human::count(never)));
     }
     if !rest.is_empty() {

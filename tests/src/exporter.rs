@@ -15,7 +15,7 @@ use crate::clock::wait_until;
 use crate::{binary, spawn, web};
 
 /// How long it may take to attach, or to end.
-const AT_ONCE: Duration = Duration::from_secs(20);
+const AT_ONCE: Duration = Duration::from_secs(60);
 
 /// The exporter. Dropping it kills the process.
 #[derive(Debug)]

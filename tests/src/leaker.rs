@@ -1,15 +1,15 @@
 //! The programs of `tests/programs`, which leak sockets on purpose and say exactly which.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -87,28 +87,25 @@ impl Language {
     }
 }
 
-/// `leaker.c` as a distribution would build it, with debug information.
-fn compiled() -> Result<&'static Path> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let build = || {
-        // Beside this program, among what is built.
-        let here = std::env::current_exe().map_err(|error| error.to_string())?;
-        let (program, fresh) = (here.with_file_name("leaker"), here.with_extension("leaker"));
-        let output = Command::new("cc")
-            .args(["-O2", "-g", "-Wall", "-o"])
-            .args([&fresh, &Language::C.source()])
-            .output()
-            .map_err(|error| format!("cc: {error}"))?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        std::fs::rename(fresh, &program).map_err(|error| error.to_string())?;
-        Ok(program)
-    };
-    match BUILT.get_or_init(build) {
-        Ok(path) => Ok(path),
-        Err(error) => bail!("{error}"),
+/// `leaker.c` as a distribution would build it, with debug information. Built by the first process that wants it
+/// since this program was built.
+fn compiled() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    // Beside this program, among what is built.
+    let (program, fresh) = (here.with_file_name("leaker"), here.with_extension("leaker"));
+    let lock = File::create(here.with_extension("leaker.lock"))?;
+    lock.lock()?;
+    let built = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    let source = Language::C.source();
+    let oldest = built(&here)?.max(built(&source)?);
+    if built(&program).is_ok_and(|program| program >= oldest) {
+        return Ok(program);
     }
+    let mut cc = Command::new("cc");
+    let output = cc.args(["-O2", "-g", "-Wall", "-o"]).args([&fresh, &source]).output().context("cc")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(fresh, &program)?;
+    Ok(program)
 }
 
 /// A running one. Dropping it ends it and its children.

@@ -66,7 +66,7 @@ impl Nginx {
         let dir = prefix.path().to_str().context("path")?;
         let child = spawn::quiet(program, &["-p", dir, "-c", "nginx.conf", "-e", "stderr"])?;
         let nginx = Self { child, addr: (Ipv4Addr::LOCALHOST, PORT).into(), _prefix: prefix };
-        wait_until("nginx", Duration::from_secs(20), || {
+        wait_until("nginx", Duration::from_secs(60), || {
             web::get(nginx.addr, "/health", "").is_ok_and(|answer| answer.status == 200)
         })?;
         Ok(nginx)

@@ -8,6 +8,7 @@
 use std::io::{Error, Write as _};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -22,6 +23,12 @@ pub type Body = fn(&Sandbox) -> Result<()>;
 const TRIAL: &str = "TCPTRACE_TEST_TRIAL";
 /// Set in the environment of a trial's process: who must still be there.
 const PARENT: &str = "TCPTRACE_TEST_TRIAL_PARENT";
+
+/// How long after one trial the next one starts. They mostly wait, but all of them begin with work: a tracer that
+/// loads, and looks at every descriptor of every process.
+const APART: Duration = Duration::from_millis(200);
+/// Whose turn it is to start.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Every trial that was made, for the process that is to be one of them.
 static BODIES: Mutex<Vec<(String, Body)>> = Mutex::new(Vec::new());
@@ -41,6 +48,7 @@ pub fn is_one() -> bool {
 }
 
 fn in_a_process(name: &str) -> Result<(), Failed> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let child = Command::new(std::env::current_exe()?)
         .env(TRIAL, name)
         .env(PARENT, std::process::id().to_string())
@@ -50,6 +58,8 @@ fn in_a_process(name: &str) -> Result<(), Failed> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
+    std::thread::sleep(APART);
+    drop(turn);
     let output = child.wait_with_output()?;
     if output.status.success() {
         // What was left out, and why.

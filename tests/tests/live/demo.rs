@@ -24,7 +24,7 @@ pub fn trials() -> Vec<Trial> {
 fn report(_: &Sandbox) -> Result<()> {
     let host = fs::read_to_string("/proc/sys/net/ipv4/tcp_fin_timeout")?;
     let run = Traced::start(&["demo", "--fin-timeout", "2", "report", "--json", "--duration", "8s"])?
-        .ended(Duration::from_secs(30))?;
+        .ended(Duration::from_secs(60))?;
     ensure!(
         fs::read_to_string("/proc/sys/net/ipv4/tcp_fin_timeout")? == host,
         "a sysctl of the host changed"
@@ -47,12 +47,12 @@ fn report(_: &Sandbox) -> Result<()> {
 fn leaves_nothing(signal: Signal) -> Result<()> {
     let demo = Traced::start(&["demo", "watch", "--json"])?;
     let mut processes = BTreeSet::new();
-    wait_until("the demonstration's processes", Duration::from_secs(20), || {
+    wait_until("the demonstration's processes", Duration::from_secs(60), || {
         processes = descendants(demo.pid());
         processes.len() >= 11 && !demo.transitions().is_empty()
     })?;
     demo.signal(signal)?;
-    wait_until("the end of the demonstration's processes", Duration::from_secs(10), || {
+    wait_until("the end of the demonstration's processes", Duration::from_secs(60), || {
         processes.iter().all(|&pid| !is_alive(pid))
     })
 }

@@ -33,7 +33,7 @@ const CORE_ONLY: &str = "TCPTRACE_TEST_CORE_ONLY";
 fn main() -> anyhow::Result<ExitCode> {
     helper::become_helper_if_asked()?;
     // What needs nothing but a kernel: `cargo xtask vm-test` runs these on every kernel that it boots.
-    let mut trials: Vec<_> = [
+    let core = [
         time_wait::trials(),
         fin_wait2::trials(),
         gaps::trials(),
@@ -43,13 +43,16 @@ fn main() -> anyhow::Result<ExitCode> {
         namespaces::trials(),
         sockets_rare::trials(),
         states::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if std::env::var_os(CORE_ONLY).is_none() {
+    ];
+    let mut trials = Vec::new();
+    let is_all = std::env::var_os(CORE_ONLY).is_none();
+    // Those that wait longest begin first.
+    if is_all {
+        trials.extend([scale::trials(), serve::trials()].into_iter().flatten());
+    }
+    trials.extend(core.into_iter().flatten());
+    if is_all {
         let others = [
-            scale::trials(),
             demo::trials(),
             doctor::trials(),
             robust::trials(),
@@ -58,7 +61,6 @@ fn main() -> anyhow::Result<ExitCode> {
             leaks_real::trials(),
             containers::trials(),
             leaks_scale::trials(),
-            serve::trials(),
             serve_fleet::trials(),
         ];
         trials.extend(others.into_iter().flatten());

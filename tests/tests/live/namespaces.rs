@@ -81,7 +81,7 @@ fn filtered(sandbox: &Sandbox) -> Result<()> {
     ensure!(helper.line()? == "eof");
     helper.go_on()?;
     helper.wait()?;
-    by_netns.wait_for("the helper's close", Duration::from_secs(5), |lines| {
+    by_netns.wait_for("the helper's close", Duration::from_secs(60), |lines| {
         lines.iter().any(|line| line.local.port() == port && line.from == "CLOSE_WAIT")
     })?;
     let run = by_netns.finish()?;

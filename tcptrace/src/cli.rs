@@ -42,7 +42,7 @@ pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
 pub use states::StatesArgs;
-pub use tracing::{SourceArgs, TracingArgs};
+pub use tracing::{SourceArgs, SourcesArgs, TracingArgs};
 pub use watch::WatchArgs;
 
 const STYLES: Styles = Styles::styled()

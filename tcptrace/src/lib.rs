@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod leaks;
 pub mod live;
 pub mod loss;
+pub mod merge;
 pub mod net;
 pub mod outcome;
 pub mod ports;

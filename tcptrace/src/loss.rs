@@ -27,6 +27,18 @@ impl Loss {
         self.ring_full + self.skipped_runs + self.table_full + self.vanished
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            ring_full: self.ring_full + other.ring_full,
+            skipped_runs: self.skipped_runs + other.skipped_runs,
+            table_full: self.table_full + other.table_full,
+            vanished: self.vanished + other.vanished,
+            resyncs: self.resyncs + other.resyncs,
+        }
+    }
+
     /// True when anything at all was lost.
     #[must_use]
     pub fn any(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Made by the engine from [`crate::stats::Stats`] and the tracker's open connections; nothing here changes
 //! afterwards and nothing here reads a clock. All durations are nanoseconds, all moments CLOCK_MONOTONIC.
 
+mod host;
 mod key;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::net::{Flow, State};
 use crate::outcome::{End, Phase};
 use crate::stats::survival::Survival;
 
+pub use host::{HostName, Part};
 pub use key::{Key, KeyKind, Keying, ProcessKey};
 
 /// Everything that is known at one moment.
@@ -52,12 +54,21 @@ pub struct Snapshot {
 impl Snapshot {
     /// The reports over all connections, one per state and phase.
     pub fn overall(&self) -> impl Iterator<Item = &StateReport> {
-        self.states.iter().filter(|report| report.key.is_none())
+        self.states.iter().filter(|report| report.key.is_none() && report.host.is_none())
     }
 
-    /// The reports of single keys.
+    /// The reports of single keys, or of single hosts where there are several.
     pub fn keyed(&self) -> impl Iterator<Item = &StateReport> {
-        self.states.iter().filter(|report| report.key.is_some())
+        self.states.iter().filter(|report| report.key.is_some() || report.host.is_some())
+    }
+
+    /// What the keyed reports are about, for a title; `None` where there are none.
+    #[must_use]
+    pub fn keyed_title(&self) -> Option<&'static str> {
+        match self.keyed_by {
+            Some(keying) => Some(keying.kind.name()),
+            None => self.keyed().next().map(|_| "host"),
+        }
     }
 
     /// The report over all connections of one state and phase.
@@ -100,13 +111,15 @@ pub struct Meta {
     pub recording: Option<String>,
     /// The filters in force, in words; empty without any.
     pub filters: String,
+    /// The recordings that this was put together from; empty where it is of one source.
+    pub parts: Vec<Part>,
 }
 
 impl Meta {
-    /// Length of the trace, nanoseconds.
+    /// Length of the trace, nanoseconds. Of several: the time in which at least one of them ran.
     #[must_use]
     pub fn elapsed_ns(&self) -> u64 {
-        self.now.saturating_sub(self.started)
+        host::covered_ns(&self.parts).unwrap_or(self.now.saturating_sub(self.started))
     }
 
     /// Length of the trace, seconds.
@@ -191,6 +204,8 @@ pub struct StateReport {
     pub phase: Option<Phase>,
     /// Whose; `None` for all connections together.
     pub key: Option<Key>,
+    /// On which host; `None` where there is only one, and for all together.
+    pub host: Option<HostName>,
     /// Times the state was entered while tracing.
     pub began: u64,
     /// Dwells that were seen from beginning to end.

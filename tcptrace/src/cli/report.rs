@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{FilterArgs, OutputArgs, SourceArgs, TracingArgs};
+use super::{FilterArgs, OutputArgs, SourcesArgs, TracingArgs};
 use crate::snapshot::KeyKind;
 
 /// Options of `report`.
@@ -15,6 +15,7 @@ Examples:
   tcptrace report --by process --state TIME_WAIT  who makes the TIME_WAITs; Ctrl-C ends and prints
   tcptrace report -d 5m --port 443 --json         one JSON object a state
   tcptrace report -d 5m --html report.html        a page with histograms and survival curves
+  tcptrace report --from a.jsonl.zst --from b.jsonl.zst   two hosts together, and each by itself
 
 Without --state it reports FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE_WAIT, LAST_ACK and CLOSING.
 
@@ -42,7 +43,7 @@ pub struct ReportArgs {
 
     /// Input.
     #[command(flatten)]
-    pub source: SourceArgs,
+    pub source: SourcesArgs,
 
     /// Tracing.
     #[command(flatten)]

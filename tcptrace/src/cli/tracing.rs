@@ -25,6 +25,16 @@ pub struct TracingArgs {
     pub fail_on_loss: bool,
 }
 
+/// Where the events come from, where recordings of several hosts can be put together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Input")]
+pub struct SourcesArgs {
+    /// Read a recording (`tcptrace record`) instead of tracing; needs no privileges. Given several times, the
+    /// recordings of several hosts, or of one host one after the other, are put together.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "ring_size"])]
+    pub from: Vec<PathBuf>,
+}
+
 /// Where the events come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Input")]

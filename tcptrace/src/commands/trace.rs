@@ -11,6 +11,7 @@ use crate::inventory::clock;
 use crate::inventory::sysctl::Sysctls;
 use crate::kernel::{TracerOptions, hz};
 use crate::live;
+use crate::loss::Loss;
 use crate::settings::{System, Tracing};
 use crate::snapshot::{KeyKind, Meta, Snapshot, WallClock};
 use crate::tracker::Limits;
@@ -96,7 +97,13 @@ pub fn note_gone(engine: &mut Engine, filter: &Filter) {
 /// How a trace that ran to its end exits.
 #[must_use]
 pub fn exit(engine: &Engine, tracing: &Tracing) -> Exit {
-    if tracing.fail_on_loss && engine.loss().any() { Exit::Loss } else { Exit::Done }
+    exit_after(&engine.loss(), tracing)
+}
+
+/// The same where only the loss is left of it.
+#[must_use]
+pub fn exit_after(loss: &Loss, tracing: &Tracing) -> Exit {
+    if tracing.fail_on_loss && loss.any() { Exit::Loss } else { Exit::Done }
 }
 
 /// One paragraph on standard error at the end of a trace whose lines went to standard output.

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::HostName;
 use crate::event::Comm;
 
 /// What reports can be keyed by (`--by`).
@@ -66,6 +67,10 @@ pub struct ProcessKey {
     /// Task name, escaped.
     #[schemars(with = "String")]
     pub comm: Comm,
+    /// On which host, where several are looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub host: Option<HostName>,
 }
 
 /// How the keyed reports were keyed.

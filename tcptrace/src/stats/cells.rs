@@ -4,6 +4,7 @@
 //! be thousands, keep the same cells in a map, because each of them holds few: the TIME_WAITs of one process
 //! fall into some 60 cells, where a full histogram takes 230 KB.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use hdrhistogram::Histogram;
@@ -51,6 +52,15 @@ fn bucket_at(us: u64, count: u64) -> Bucket {
         le_ns: GRID.next_non_equivalent(us) * NS_PER_US - 1,
         count,
     }
+}
+
+/// Cells of several histograms added up, ascending.
+pub(crate) fn added<'a>(histograms: impl Iterator<Item = &'a [Bucket]>) -> Vec<Bucket> {
+    let mut counts: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for bucket in histograms.flatten() {
+        *counts.entry((bucket.ge_ns, bucket.le_ns)).or_default() += bucket.count;
+    }
+    counts.into_iter().map(|((ge_ns, le_ns), count)| Bucket { ge_ns, le_ns, count }).collect()
 }
 
 /// Counts of durations by cell.

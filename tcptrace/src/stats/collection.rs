@@ -7,7 +7,7 @@ use crate::snapshot::{
     Age, BeganBefore, Bucket, Ends, Finished, Key, OpenDwells, Spread, StateReport, Timeout,
 };
 
-use super::cells::{Cells, HIGHEST_US, quantile};
+use super::cells::{self, Cells, HIGHEST_US, quantile};
 use super::survival::{Longest, Survival};
 
 /// States and FIN_WAIT2's two phases, each with an index.
@@ -127,6 +127,7 @@ impl Collection {
             state,
             phase,
             key,
+            host: None,
             began: self.began,
             survival: Survival::estimate(
                 &finished.buckets,
@@ -144,6 +145,41 @@ impl Collection {
             as_full_socket: self.as_full_socket.report(),
         }
     }
+}
+
+fn finished(buckets: Vec<Bucket>, sums: SpreadSum) -> Finished {
+    let spread = sums.report();
+    let percentile = |q| {
+        // The last cell has no upper edge: everything longer than a day is in it.
+        let edge = quantile(&buckets, q)?;
+        let max_ns = spread?.max_ns;
+        Some(if edge / 1000 >= HIGHEST_US { max_ns } else { edge.min(max_ns) })
+    };
+    Finished {
+        count: sums.count,
+        sum_ns: sums.sum_ns,
+        min_ns: spread.map(|spread| spread.min_ns),
+        mean_ns: spread.map(|spread| spread.mean_ns),
+        p50_ns: percentile(0.50),
+        p90_ns: percentile(0.90),
+        p99_ns: percentile(0.99),
+        max_ns: spread.map(|spread| spread.max_ns),
+        buckets,
+    }
+}
+
+/// The finished dwells of several samples together: exact, because all have the same cells.
+pub(crate) fn merged<'a>(samples: impl Iterator<Item = &'a Finished> + Clone) -> Finished {
+    let mut sums = SpreadSum::default();
+    for sample in samples.clone() {
+        sums.merge(&SpreadSum {
+            count: sample.count,
+            sum_ns: sample.sum_ns,
+            min_ns: sample.min_ns.unwrap_or(0),
+            max_ns: sample.max_ns.unwrap_or(0),
+        });
+    }
+    finished(cells::added(samples.map(|sample| sample.buckets.as_slice())), sums)
 }
 
 /// Durations with their exact extremes.
@@ -169,25 +205,7 @@ impl Dwells {
     }
 
     fn finished(&self) -> Finished {
-        let buckets = self.cells.buckets();
-        let spread = self.spread.report();
-        let percentile = |q| {
-            // The last cell has no upper edge: everything longer than a day is in it.
-            let edge = quantile(&buckets, q)?;
-            let max_ns = spread?.max_ns;
-            Some(if edge / 1000 >= HIGHEST_US { max_ns } else { edge.min(max_ns) })
-        };
-        Finished {
-            count: self.spread.count,
-            sum_ns: self.spread.sum_ns,
-            min_ns: spread.map(|spread| spread.min_ns),
-            mean_ns: spread.map(|spread| spread.mean_ns),
-            p50_ns: percentile(0.50),
-            p90_ns: percentile(0.90),
-            p99_ns: percentile(0.99),
-            max_ns: spread.map(|spread| spread.max_ns),
-            buckets,
-        }
+        finished(self.cells.buckets(), self.spread)
     }
 }
 

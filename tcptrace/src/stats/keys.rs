@@ -41,7 +41,7 @@ impl RawKey {
 }
 
 pub(crate) fn process(owner: Option<&Owner>) -> Option<ProcessKey> {
-    owner.map(|owner| ProcessKey { pid: owner.pid, comm: owner.comm })
+    owner.map(|owner| ProcessKey { pid: owner.pid, comm: owner.comm, host: None })
 }
 
 /// The lower port: the service's, unless both are ephemeral. Which side listened is not known for every

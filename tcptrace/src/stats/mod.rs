@@ -24,14 +24,14 @@ use crate::snapshot::{
 
 use self::cells::Cells;
 use self::collection::{Collection, OpenAges};
-pub(crate) use self::collection::{SLOTS, slot, slots};
+pub(crate) use self::collection::{SLOTS, merged, slot, slots};
 use self::keyed::Keyed;
 pub(crate) use self::keys::service_port;
 use self::tally::Tally;
 use self::time_wait::TimeWaits;
 
 /// Entries of each list of the most frequent in a snapshot.
-const RANKED: usize = 100;
+pub(crate) const RANKED: usize = 100;
 /// Counters kept for such a list: ten times as many as are shown, so that the shown ones are nearly exact.
 const COUNTERS: usize = 10 * RANKED;
 /// Keys kept apart at most by default: enough for the processes and ports of a busy host, small enough that

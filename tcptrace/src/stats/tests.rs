@@ -181,7 +181,7 @@ fn keys_beyond_the_limit_are_counted_together() {
         .keyed()
         .map(|report| (report.state, report.key.clone().unwrap(), report.finished.count))
         .collect();
-    let worker = |pid| Key::Process(Some(ProcessKey { pid, comm: Comm::from_bytes(b"worker") }));
+    let worker = |pid| Key::Process(Some(ProcessKey { pid, comm: Comm::from_bytes(b"worker"), host: None }));
     let other = Key::Other(KeyKind::Process);
     assert_eq!(
         dwells,
@@ -241,7 +241,7 @@ fn time_waits_are_blamed_on_who_began_them() {
     }
     begin(&mut stats, None, flow(80, "10.0.0.6", 50_000));
     let tally = snapshot_of(&stats, &[]).time_wait;
-    let nginx = Some(ProcessKey { pid: 812, comm: Comm::from_bytes(b"nginx") });
+    let nginx = Some(ProcessKey { pid: 812, comm: Comm::from_bytes(b"nginx"), host: None });
     assert_eq!((tally.total, tally.owners.undercount), (5001, 0));
     assert_eq!(tally.owners.top, [(nginx, 5000), (None, 1)]);
     assert_eq!(tally.remotes.top[0], ((nginx, "10.0.0.5:3306".parse().unwrap()), 5000));

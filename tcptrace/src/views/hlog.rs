@@ -33,8 +33,8 @@ pub fn files(snapshot: &Snapshot) -> io::Result<Vec<(String, Vec<u8>)>> {
             .filter(|keyed| keyed.finished.count > 0)
             .map(|keyed| (Some(tag(keyed)), keyed))
             .collect();
-        if let (Some(keying), false) = (snapshot.keyed_by, keyed.is_empty()) {
-            files.push((format!("{stem}-by-{}.hlog", keying.kind.name()), log(snapshot, &keyed)?));
+        if let (Some(title), false) = (snapshot.keyed_title(), keyed.is_empty()) {
+            files.push((format!("{stem}-by-{title}.hlog"), log(snapshot, &keyed)?));
         }
     }
     Ok(files)
@@ -52,8 +52,7 @@ fn stem(report: &StateReport) -> String {
 
 /// A key as a tag, which takes neither commas nor white space.
 fn tag(report: &StateReport) -> String {
-    let name = report.key.as_ref().map_or_else(String::new, human::key);
-    name.replace(|c: char| c == ',' || c.is_whitespace() || c.is_control(), "_")
+    human::whose(report).replace(|c: char| c == ',' || c.is_whitespace() || c.is_control(), "_")
 }
 
 fn log(snapshot: &Snapshot, reports: &[(Option<String>, &StateReport)]) -> io::Result<Vec<u8>> {
@@ -84,7 +83,8 @@ fn comments(snapshot: &Snapshot, reports: &[(Option<String>, &StateReport)]) -> 
         "[Histogram log format version 1.3]".to_owned(),
         format!("tcptrace {}: dwells seen from beginning to end, in microseconds", meta.tool_version),
     ];
-    if let Some(host) = &meta.host {
+    let hosts = meta.parts.iter().map(|part| part.host.as_str());
+    for host in meta.host.as_deref().into_iter().chain(hosts) {
         comments.push(format!("host {}", crate::text::escape(host.as_bytes())));
     }
     if snapshot.loss.any() {

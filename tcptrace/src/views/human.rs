@@ -144,8 +144,9 @@ pub fn bytes(n: u64) -> String {
 /// A process: `nginx[812]`; `unknown process` where the owner is not known. Foreign bytes are escaped.
 #[must_use]
 pub fn process(process: Option<&ProcessKey>) -> String {
-    process
-        .map_or_else(|| "unknown process".to_owned(), |process| format!("{}[{}]", process.comm, process.pid))
+    let Some(process) = process else { return "unknown process".to_owned() };
+    let on = process.host.map_or_else(String::new, |host| format!(" on {host}"));
+    format!("{}[{}]{on}", process.comm, process.pid)
 }
 
 /// What a keyed report is about. Foreign bytes are escaped.
@@ -159,6 +160,17 @@ pub fn key(key: &Key) -> String {
         Key::Container(Some(container)) => crate::text::escape(container.as_bytes()).into_owned(),
         Key::Container(None) => "unknown".to_owned(),
         Key::Other(_) => "all others".to_owned(),
+    }
+}
+
+/// Whose a keyed report is: `nginx[812] on web-1`, `web-1`. Foreign bytes are escaped.
+#[must_use]
+pub fn whose(report: &StateReport) -> String {
+    match (&report.key, report.host) {
+        (Some(key), Some(host)) => format!("{} on {host}", self::key(key)),
+        (Some(key), None) => self::key(key),
+        (None, Some(host)) => host.to_string(),
+        (None, None) => "all".to_owned(),
     }
 }
 

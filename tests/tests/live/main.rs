@@ -11,6 +11,7 @@ mod gaps;
 mod leaks;
 mod leaks_real;
 mod leaks_scale;
+mod merged;
 mod namespaces;
 mod normal;
 mod robust;
@@ -61,6 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
             leaks_real::trials(),
             containers::trials(),
             leaks_scale::trials(),
+            merged::trials(),
             serve_fleet::trials(),
         ];
         trials.extend(others.into_iter().flatten());

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::markup::Markup;
 use super::{Side, table};
-use crate::snapshot::{Meta, Snapshot};
+use crate::snapshot::{Meta, Part, Snapshot};
 use crate::text::escape;
 use crate::views::human;
 use crate::views::report::overview;
@@ -49,6 +49,9 @@ pub(super) fn section(sides: &[Side<'_>], zone: &TimeZone, out: &mut Markup) {
     titles.extend(sides.iter().map(|side| side.label));
     out.element("section", &[], |out| {
         out.leaf("h2", &[], "Environment");
+        for side in sides {
+            parts(&side.snapshot.meta, zone, out);
+        }
         out.element("div", &[("class", "charts")], |out| {
             out.element("div", &[], |out| table(&titles, &rows, titles.len(), out));
             let sysctls = sysctls(sides);
@@ -59,6 +62,29 @@ pub(super) fn section(sides: &[Side<'_>], zone: &TimeZone, out: &mut Markup) {
             }
         });
     });
+}
+
+/// The recordings that a snapshot was put together from.
+fn parts(meta: &Meta, zone: &TimeZone, out: &mut Markup) {
+    if meta.parts.is_empty() {
+        return;
+    }
+    let row = |part: &Part| {
+        vec![
+            part.host.to_string(),
+            shown(&part.recording),
+            text(part.kernel.as_deref()),
+            shown(&part.filters),
+            part.hz.map_or_else(|| "not known".to_owned(), |hz| hz.to_string()),
+            time(meta, part.began_ns, zone),
+            human::duration(part.ended_ns.saturating_sub(part.began_ns)),
+            human::count(part.events),
+            human::count(part.loss.total()),
+        ]
+    };
+    let rows: Vec<_> = meta.parts.iter().map(row).collect();
+    let titles = ["Host", "Recording", "Kernel", "Filter", "HZ", "From", "Length", "Events", "Lost"];
+    table(&titles, &rows, 4, out);
 }
 
 type Fact = fn(&Snapshot, &TimeZone) -> String;

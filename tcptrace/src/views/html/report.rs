@@ -132,12 +132,10 @@ fn charts(snapshot: &Snapshot, report: &StateReport, class: &str, out: &mut Mark
     }
     let keys = of_state(snapshot, report).take(KEYS_DRAWN).enumerate();
     let curves: Vec<_> = keys
-        .filter_map(|(rank, keyed)| {
-            Curve::ecdf(human::key(keyed.key.as_ref()?), format!("k{rank}"), &keyed.finished)
-        })
+        .filter_map(|(rank, keyed)| Curve::ecdf(human::whose(keyed), format!("k{rank}"), &keyed.finished))
         .collect();
-    if let (Some(keying), 2..) = (snapshot.keyed_by, curves.len()) {
-        let caption = format!("Share that took no longer (ECDF), by {}", keying.kind.name());
+    if let (Some(title), 2..) = (snapshot.keyed_title(), curves.len()) {
+        let caption = format!("Share that took no longer (ECDF), by {title}");
         figure(&caption, &curves, out);
     }
 }
@@ -148,17 +146,13 @@ fn of_state<'a>(snapshot: &'a Snapshot, report: &StateReport) -> impl Iterator<I
 }
 
 fn keyed(snapshot: &Snapshot, report: &StateReport, out: &mut Markup) {
-    let Some(keying) = snapshot.keyed_by else { return };
+    let Some(title) = snapshot.keyed_title() else { return };
     let keyed: Vec<_> = of_state(snapshot, report).collect();
-    let rows: Vec<_> = keyed
-        .iter()
-        .take(ROWS)
-        .filter_map(|keyed| Some(row(human::key(keyed.key.as_ref()?), keyed, true)))
-        .collect();
+    let rows: Vec<_> = keyed.iter().take(ROWS).map(|keyed| row(human::whose(keyed), keyed, true)).collect();
     if rows.is_empty() {
         return;
     }
-    let kind = capitalised(keying.kind.name());
+    let kind = capitalised(title);
     let mut titles = vec![kind.as_str()];
     titles.extend(titles_of(overview::titles(true)));
     table(&titles, &rows, 1, out);

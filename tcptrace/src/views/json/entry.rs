@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use crate::outcome::{self, Outcome, Owner};
-use crate::snapshot::{ProcessKey, Snapshot, WallClock};
+use crate::snapshot::{self, ProcessKey, Snapshot, WallClock};
 
 use super::{
-    Bpf, ConnectFailed, Line, OwnerRef, ProcessRef, StateReport, Summary, Time, TimeWaitMaker, Transition,
-    write_line,
+    Bpf, ConnectFailed, Line, OwnerRef, Part, ProcessRef, StateReport, Summary, Time, TimeWaitMaker,
+    Transition, write_line,
 };
 
 /// Makers of TIME_WAITs in a summary at most.
@@ -91,10 +91,26 @@ impl Summary {
                 .take(MAKERS)
                 .map(|&(process, count)| TimeWaitMaker {
                     process: process.map(ProcessRef::from),
+                    host: process.and_then(|process| process.host).map(|host| host.as_str().to_owned()),
                     count,
                     undercount: makers.undercount,
                 })
                 .collect(),
+            parts: snapshot.meta.parts.iter().map(Part::from).collect(),
+        }
+    }
+}
+
+impl From<&snapshot::Part> for Part {
+    fn from(part: &snapshot::Part) -> Self {
+        Self {
+            host: part.host.as_str().to_owned(),
+            recording: part.recording.clone(),
+            began: Time(WallClock::default().time(part.began_ns)),
+            seconds: part.ended_ns.saturating_sub(part.began_ns) as f64 / 1e9,
+            events: part.events,
+            connections: part.connections,
+            loss: part.loss,
         }
     }
 }

@@ -215,6 +215,28 @@ pub struct Summary {
     pub time_waits: u64,
     /// Who began them, most first: at most ten.
     pub time_wait_makers: Vec<TimeWaitMaker>,
+    /// The recordings that a report of several was put together from; absent for one source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A recording that is part of a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Part {
+    /// Its host, or its file where the host is not known.
+    pub host: String,
+    /// Its file.
+    pub recording: String,
+    /// When it began.
+    pub began: Time,
+    /// Its length.
+    pub seconds: f64,
+    /// Events in it.
+    pub events: u64,
+    /// Connections in it.
+    pub connections: u64,
+    /// What was not seen.
+    pub loss: Loss,
 }
 
 /// The BPF side of a trace.
@@ -229,6 +251,9 @@ pub struct Bpf {
 pub struct TimeWaitMaker {
     /// Whose; null where not known.
     pub process: Option<ProcessRef>,
+    /// On which host, where the report is of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// How many, at least.
     pub count: u64,
     /// How many more it may be: 0 when the count is exact.

@@ -23,7 +23,7 @@ pub use leak::{
     write_leaks,
 };
 pub use line::{
-    Bpf, ConnectFailed, Effect, OwnerRef, ProcessRef, Run, RunLeak, States, StatesBy, Summary, Time,
+    Bpf, ConnectFailed, Effect, OwnerRef, Part, ProcessRef, Run, RunLeak, States, StatesBy, Summary, Time,
     TimeWaitMaker, Transition, Whose,
 };
 pub use outcomes::Outcomes;

@@ -20,6 +20,9 @@ pub struct StateReport {
     pub phase: Option<Phase>,
     /// Whose; null for all connections together.
     pub key: Option<Key>,
+    /// On which host, where the report is of several; absent for all together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Times the state was entered while tracing.
     pub began: u64,
     /// Dwells seen from beginning to end.
@@ -145,6 +148,7 @@ impl StateReport {
             state: report.state,
             phase: report.phase,
             key: report.key.clone(),
+            host: report.host.map(|host| host.as_str().to_owned()),
             began: report.began,
             finished: Finished::from(finished),
             ran_out: Finished::from(&report.ran_out),

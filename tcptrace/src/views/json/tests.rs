@@ -137,7 +137,7 @@ fn states_are_keyed_by_the_kernels_names() {
 fn a_key_names_its_kind() {
     use crate::snapshot::{Key, KeyKind, ProcessKey};
     let keys = [
-        Key::Process(Some(ProcessKey { pid: 1, comm: Comm::from_bytes(b"init") })),
+        Key::Process(Some(ProcessKey { pid: 1, comm: Comm::from_bytes(b"init"), host: None })),
         Key::Process(None),
         Key::Port(443),
         Key::Peer("::1".parse().unwrap()),

@@ -3,7 +3,7 @@
 use crate::loss::Loss;
 use crate::net::State;
 use crate::outcome::End;
-use crate::snapshot::{Snapshot, StateReport};
+use crate::snapshot::{Meta, Part, Snapshot, StateReport};
 use crate::views::human;
 use crate::views::paint::Paint;
 use crate::views::transitions;
@@ -39,6 +39,9 @@ pub(super) fn write(snapshot: &Snapshot, options: &Options, page: &mut Page) {
 /// Host, kernel, time.
 pub(in crate::views) fn origin(snapshot: &Snapshot, options: &Options) -> String {
     let meta = &snapshot.meta;
+    if !meta.parts.is_empty() {
+        return origin_of_parts(meta, options);
+    }
     let host = meta.host.as_deref().map(|host| crate::text::escape(host.as_bytes()));
     let kernel = meta.kernel.as_deref().map(|kernel| crate::text::escape(kernel.as_bytes()));
     let mut about: Vec<String> = kernel.map(|kernel| format!("Linux {kernel}")).into_iter().collect();
@@ -56,6 +59,35 @@ pub(in crate::views) fn origin(snapshot: &Snapshot, options: &Options) -> String
     }
     let end = meta.wall.time(meta.now).to_zoned(options.zone.clone());
     text += &format!(" for {}, until {}.", human::duration(meta.elapsed_ns()), end.strftime("%F %T %Z"));
+    if !meta.filters.is_empty() {
+        text += &format!(" Filter: {}.", crate::text::escape(meta.filters.as_bytes()));
+    }
+    text
+}
+
+/// The same of several recordings.
+fn origin_of_parts(meta: &Meta, options: &Options) -> String {
+    let mut hosts: Vec<_> = meta.parts.iter().map(|part| part.host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let one = |part: &Part| {
+        let kernel = part.kernel.as_deref().map(|kernel| crate::text::escape(kernel.as_bytes()));
+        let mut about =
+            vec![format!("{} long", human::duration(part.ended_ns.saturating_sub(part.began_ns)))];
+        about.extend(kernel.map(|kernel| format!("Linux {kernel}")));
+        about.extend(part.hz.map(|hz| format!("HZ {hz}")));
+        format!("{} of {} ({})", part.recording, part.host, about.join(", "))
+    };
+    let parts: Vec<_> = meta.parts.iter().map(one).collect();
+    let end = meta.wall.time(meta.now).to_zoned(options.zone.clone());
+    let mut text = format!(
+        "{} of {}: {}. They cover {}, until {}.",
+        human::counted(meta.parts.len() as u64, "recording"),
+        human::counted(hosts.len() as u64, "host"),
+        human::list(&parts),
+        human::duration(meta.elapsed_ns()),
+        end.strftime("%F %T %Z")
+    );
     if !meta.filters.is_empty() {
         text += &format!(" Filter: {}.", crate::text::escape(meta.filters.as_bytes()));
     }

@@ -107,7 +107,7 @@ fn percentiles(report: &StateReport, page: &mut Page) {
 }
 
 fn keyed(snapshot: &Snapshot, report: &StateReport, options: &Options, page: &mut Page) {
-    let Some(keying) = snapshot.keyed_by else { return };
+    let Some(title) = snapshot.keyed_title() else { return };
     let of_state: Vec<_> = snapshot
         .keyed()
         .filter(|keyed| keyed.state == report.state && keyed.phase == report.phase && keyed.has_dwells())
@@ -115,10 +115,10 @@ fn keyed(snapshot: &Snapshot, report: &StateReport, options: &Options, page: &mu
     let rows: Vec<_> = of_state
         .iter()
         .take(options.keys)
-        .filter_map(|keyed| {
-            let mut row = vec![human::key(keyed.key.as_ref()?)];
+        .map(|keyed| {
+            let mut row = vec![human::whose(keyed)];
             row.extend(overview::figures(keyed, false));
-            Some(row)
+            row
         })
         .collect();
     if rows.is_empty() {
@@ -126,7 +126,7 @@ fn keyed(snapshot: &Snapshot, report: &StateReport, options: &Options, page: &mu
     }
     let left_out = of_state.len().saturating_sub(rows.len());
     page.blank();
-    let title = keying.kind.name().to_uppercase();
+    let title = title.to_uppercase();
     let mut header = vec![title.as_str()];
     header.extend(overview::titles(false));
     page.table(&header, &rows);

@@ -204,7 +204,7 @@ fn state_change(fields: Fields<'_, { size_of::<StateRecord>() }>) -> Result<Stat
     let task = || Task {
         pid: fields.u32(offset_of!(StateRecord, pid)),
         tid: fields.u32(offset_of!(StateRecord, tid)),
-        comm: Comm(fields.bytes::<COMM_LEN>(offset_of!(StateRecord, comm))),
+        comm: Comm::from_bytes(&fields.bytes::<COMM_LEN>(offset_of!(StateRecord, comm))),
         cgroup_id: fields.u64(offset_of!(StateRecord, cgroup_id)),
         kthread: flags & FLAG_KTHREAD != 0,
     };
@@ -270,7 +270,7 @@ fn eof_told(fields: &Fields<'_, { size_of::<EofRecord>() }>) -> Result<EofTold, 
         task: Task {
             pid: fields.u32(offset_of!(EofRecord, pid)),
             tid: fields.u32(offset_of!(EofRecord, tid)),
-            comm: Comm(fields.bytes::<COMM_LEN>(offset_of!(EofRecord, comm))),
+            comm: Comm::from_bytes(&fields.bytes::<COMM_LEN>(offset_of!(EofRecord, comm))),
             cgroup_id: 0,
             kthread: flags & FLAG_KTHREAD != 0,
         },

@@ -21,11 +21,12 @@ impl Comm {
         &self.0[..end]
     }
 
-    /// Takes the first 15 bytes, as the kernel does.
+    /// Takes the bytes before the first NUL, 15 at most, as the kernel does: what lies behind them is no part of
+    /// the name, and must not tell two equal names apart.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut comm = [0; 16];
-        let len = bytes.len().min(15);
+        let len = bytes.iter().take(15).position(|&byte| byte == 0).unwrap_or(bytes.len().min(15));
         comm[..len].copy_from_slice(&bytes[..len]);
         Self(comm)
     }

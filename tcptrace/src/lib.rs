@@ -15,6 +15,8 @@ pub mod event;
 pub mod experiment;
 pub mod facts;
 pub mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod inventory;
 pub mod kernel;
 pub mod leaks;

@@ -10,7 +10,7 @@
 //! time than theirs: figures come out equal to the live ones.
 
 mod reader;
-mod row;
+pub(crate) mod row;
 pub mod session;
 mod writer;
 

@@ -21,6 +21,10 @@ struct Line {
 /// Parses a line in option syntax, quoted as in a shell. The empty line wants everything. The error's text is
 /// one line.
 pub fn parse_line(line: &str, resolver: &dyn Resolver) -> Result<Filter, UsageError> {
+    // Nobody can give one on a command line, so that it could not be printed as one either.
+    if line.contains('\0') {
+        return Err(UsageError::new("a filter cannot hold a NUL"));
+    }
     let words =
         shlex::split(line).ok_or_else(|| UsageError::new("a quote is not closed, or a line ends in \\"))?;
     let parsed = Line::try_parse_from(words).map_err(|error| {

@@ -92,7 +92,7 @@ impl Counters {
     }
 
     /// `Table: name name …` and `Table: value value …` by turns.
-    fn add_table(&mut self, text: &str) {
+    pub(crate) fn add_table(&mut self, text: &str) {
         let mut lines = text.lines();
         while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
             let (Some((table, names)), Some((same, values))) =
@@ -109,7 +109,7 @@ impl Counters {
     }
 
     /// `TCP: inuse 5 orphan 0 tw 12 alloc 7 mem 3`.
-    fn add_sockstat(&mut self, text: &str) {
+    pub(crate) fn add_sockstat(&mut self, text: &str) {
         for (protocol, rest) in text.lines().filter_map(|line| line.split_once(':')) {
             let mut words = rest.split_ascii_whitespace();
             while let (Some(name), Some(value)) = (words.next(), words.next()) {

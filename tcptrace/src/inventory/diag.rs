@@ -1,6 +1,6 @@
 //! `sock_diag`: every TCP socket of a network namespace, TIME_WAIT minis included.
 
-mod decode;
+pub(crate) mod decode;
 mod query;
 mod states;
 

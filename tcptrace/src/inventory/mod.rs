@@ -6,7 +6,7 @@ pub mod counters;
 pub mod diag;
 mod dump;
 pub mod holders;
-mod mountinfo;
+pub(crate) mod mountinfo;
 pub mod namespaces;
 pub mod owners;
 pub mod process;

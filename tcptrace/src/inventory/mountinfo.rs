@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// What is asked of a mount.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mount<'a> {
+pub(crate) struct Mount<'a> {
     /// The part of the filesystem that is mounted; for a namespace `net:[4026532208]`.
     pub root: &'a [u8],
     /// Where.
@@ -17,7 +17,7 @@ pub(super) struct Mount<'a> {
 
 /// Lines like `62 31 0:4 net:[4026532208] /run/netns/blue rw shared:7 - nsfs nsfs rw`: a variable number of
 /// optional fields stands before the hyphen. Lines that are not so are passed over.
-pub(super) fn mounts(text: &[u8]) -> impl Iterator<Item = Mount<'_>> {
+pub(crate) fn mounts(text: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     text.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ').skip(3);
         let (root, target) = (fields.next()?, fields.next()?);

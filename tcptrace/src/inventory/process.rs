@@ -1,7 +1,7 @@
 //! What /proc says about a process. Everything is read through one open `/proc/PID`, so that the answers are
 //! about one process even when its pid is taken by another meanwhile.
 
-mod parse;
+pub(crate) mod parse;
 mod table;
 
 use std::fs::File;

@@ -254,7 +254,7 @@ fn numbers<T: std::str::FromStr, const N: usize>(text: &str) -> Option<[T; N]> {
 }
 
 /// `8080,9000-9010`, as the kernel prints a port list (`proc_do_large_bitmap`): ascending, without overlap.
-fn port_ranges(text: &str) -> impl Iterator<Item = (u16, u16)> {
+pub(crate) fn port_ranges(text: &str) -> impl Iterator<Item = (u16, u16)> {
     text.split(',').filter_map(|part| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
         Some((from.trim().parse().ok()?, to.trim().parse().ok()?))

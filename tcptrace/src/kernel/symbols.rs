@@ -67,7 +67,7 @@ pub fn tw_timer_handler() -> Result<u64, SymbolError> {
 
 /// Finds a function of the kernel proper in a list of the form of /proc/kallsyms. Stops at the exact name;
 /// a name with a suffix counts only when the whole list has no exact one.
-fn find(mut list: impl BufRead, symbol: &str, path: &str) -> Result<u64, SymbolError> {
+pub(crate) fn find(mut list: impl BufRead, symbol: &str, path: &str) -> Result<u64, SymbolError> {
     let mut line = Vec::with_capacity(MAX_LINE);
     let mut suffixed: Option<(u64, Vec<u8>)> = None;
     let hidden = || SymbolError::Hidden { path: path.to_owned(), symbol: symbol.to_owned() };

@@ -84,9 +84,16 @@ impl Reader {
     /// # Errors
     /// When the file cannot be read, is no recording, or is of a newer version.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let failed = |error| {
+            let path = crate::text::escape(path.as_os_str().as_encoded_bytes()).into_owned();
+            ReadError::Io { path, error }
+        };
+        Self::of_lines(path, open(path).map_err(failed)?)
+    }
+
+    /// Reads the header of what is not compressed any more.
+    pub(crate) fn of_lines(path: &Path, lines: Box<dyn BufRead + Send>) -> Result<Self, ReadError> {
         let shown = || crate::text::escape(path.as_os_str().as_encoded_bytes()).into_owned();
-        let failed = |error| ReadError::Io { path: shown(), error };
-        let lines = open(path).map_err(failed)?;
         let mut reader = Self {
             path: path.to_owned(),
             header: Header::default(),

@@ -188,7 +188,7 @@ async fn accept(
 }
 
 /// Answers the requests of one connection. What a client does wrong ends its connection and is nobody's failure.
-async fn answer(
+pub(crate) async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: SocketAddr,
     office: Arc<Office>,

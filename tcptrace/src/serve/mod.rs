@@ -18,7 +18,7 @@ mod findings;
 mod guard;
 mod histogram;
 mod holders;
-mod http;
+pub(crate) mod http;
 mod labels;
 mod negotiate;
 mod office;

@@ -15,15 +15,15 @@
 //! functions run.
 
 mod coverage;
-mod elf;
+pub(crate) mod elf;
 mod epilogue;
 pub mod frame;
-mod jit_name;
-mod maps;
+pub(crate) mod jit_name;
+pub(crate) mod maps;
 mod memo;
 mod module;
 mod modules;
-mod perf_map;
+pub(crate) mod perf_map;
 mod process;
 mod resolver;
 mod role;

@@ -191,6 +191,21 @@ fn inner_pid(process: BorrowedFd<'_>) -> Option<u32> {
     of("NStgid:").or_else(|| of("Tgid:"))
 }
 
+/// Reads a perf map given in two pieces, and asks it for something.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(first: &[u8], second: &[u8]) {
+    let Ok(file) = File::open("/dev/null") else { return };
+    let mut map = PerfMap::from_file(file);
+    map.take(first);
+    map.take(second);
+    let mut end = 0;
+    for (&start, (function_end, _)) in &map.functions.by_start {
+        assert!(start >= end, "functions overlap at {start:#x}");
+        end = *function_end;
+    }
+    let _ = map.begins_in(0..u64::MAX);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,8 +43,8 @@ mod row;
 mod silent;
 mod table;
 
-#[cfg(test)]
-mod properties;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,8 @@ use crate::inventory::diag::{DiagSocket, Dump};
 use crate::net::{Addr, Flow, State};
 use crate::outcome::{Evidence, Outcome, Owner};
 
+/// Flows that [`flow_of`] knows.
+const FLOWS: usize = 6;
 const LIMITS: Limits = Limits { full_sockets: 4, minis: 3 };
 
 /// What is done to a tracker, after a pause.
@@ -26,8 +28,36 @@ enum Act {
     Reconcile(Vec<DiagSocket>),
 }
 
+/// Pauses on both sides of every limit that the tracker knows.
+const PAUSES: [u64; 9] =
+    [0, 1, 1_000, 999_999, 2_000_000, 700_000_000, GRACE_NS, 2_000_000_000, 61_000_000_000];
+/// Jiffies left on a timer: none, impossible, the re-arm of a FIN_WAIT2, sixty seconds.
+const LEFT: [i64; 8] = [i64::MIN, -300, 0, 1, 1250, 14_000, 15_000, i64::MAX];
+/// `sk_err`: none, ECONNRESET, ETIMEDOUT, EHOSTUNREACH and such.
+const ERRORS: [u16; 6] = [0, 0, 104, 110, 103, 113];
+/// What the kernel does.
+const USUAL: [(State, State); 17] = [
+    (State::Close, State::SynSent),
+    (State::SynSent, State::Established),
+    (State::SynSent, State::Close),
+    (State::Close, State::Listen),
+    (State::Listen, State::SynRecv),
+    (State::SynRecv, State::Established),
+    (State::Established, State::FinWait1),
+    (State::FinWait1, State::FinWait2),
+    (State::FinWait2, State::FinWait2),
+    (State::FinWait1, State::Closing),
+    (State::FinWait2, State::Close),
+    (State::Closing, State::Close),
+    (State::Established, State::CloseWait),
+    (State::CloseWait, State::LastAck),
+    (State::LastAck, State::Close),
+    (State::Established, State::Close),
+    (State::Listen, State::Close),
+];
+
 /// Few flows, so that events meet: both ends of one connection, a listener, a connect() without its port.
-fn flow() -> impl Strategy<Value = Flow> {
+fn flow_of(number: usize) -> Flow {
     let address = |last| Addr::from(IpAddr::from(Ipv4Addr::new(10, 0, 0, last)));
     let flow = |local, local_port, remote, remote_port, netns| Flow {
         local: address(local),
@@ -36,24 +66,28 @@ fn flow() -> impl Strategy<Value = Flow> {
         local_port,
         remote_port,
     };
-    select(vec![
-        flow(1, 40_000, 2, 80, 1),
-        flow(2, 80, 1, 40_000, 1),
-        flow(1, 40_001, 2, 80, 1),
-        flow(1, 40_000, 2, 80, 2),
-        flow(1, 0, 2, 80, 1),
-        flow(2, 80, 0, 0, 1),
-    ])
+    match number % FLOWS {
+        0 => flow(1, 40_000, 2, 80, 1),
+        1 => flow(2, 80, 1, 40_000, 1),
+        2 => flow(1, 40_001, 2, 80, 1),
+        3 => flow(1, 40_000, 2, 80, 2),
+        4 => flow(1, 0, 2, 80, 1),
+        _ => flow(2, 80, 0, 0, 1),
+    }
+}
+
+fn task_of(number: usize) -> Task {
+    let (pid, kthread) = (1 + (number & 3) as u32 % 3, number & 4 != 0);
+    let comm = Comm::from_bytes(if kthread && pid == 3 { b"ksoftirqd/0" } else { b"app" });
+    Task { pid, tid: pid, comm, cgroup_id: 0, kthread }
+}
+
+fn flow() -> impl Strategy<Value = Flow> {
+    (0..FLOWS).prop_map(flow_of)
 }
 
 fn task() -> impl Strategy<Value = Task> {
-    (1_u32..4, any::<bool>()).prop_map(|(pid, kthread)| Task {
-        pid,
-        tid: pid,
-        comm: Comm::from_bytes(if kthread && pid == 3 { b"ksoftirqd/0" } else { b"app" }),
-        cgroup_id: 0,
-        kthread,
-    })
+    (0_usize..8).prop_map(task_of)
 }
 
 fn context() -> impl Strategy<Value = Context> {
@@ -66,29 +100,7 @@ fn context() -> impl Strategy<Value = Context> {
 
 /// Mostly what the kernel does, sometimes anything.
 fn states() -> impl Strategy<Value = (State, State)> {
-    use State::{
-        Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent,
-    };
-    let usual = vec![
-        (Close, SynSent),
-        (SynSent, Established),
-        (SynSent, Close),
-        (Close, Listen),
-        (Listen, SynRecv),
-        (SynRecv, Established),
-        (Established, FinWait1),
-        (FinWait1, FinWait2),
-        (FinWait2, FinWait2),
-        (FinWait1, Closing),
-        (FinWait2, Close),
-        (Closing, Close),
-        (Established, CloseWait),
-        (CloseWait, LastAck),
-        (LastAck, Close),
-        (Established, Close),
-        (Listen, Close),
-    ];
-    prop_oneof![9 => select(usual), 1 => (select(&State::ALL[..]), select(&State::ALL[..]))]
+    prop_oneof![9 => select(&USUAL[..]), 1 => (select(&State::ALL[..]), select(&State::ALL[..]))]
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -96,7 +108,7 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 }
 
 fn change() -> impl Strategy<Value = Event> {
-    let flags = (any::<bool>(), any::<bool>(), 0_u32..3, select(vec![0_u16, 0, 0, 104, 110, 103, 113]));
+    let flags = (any::<bool>(), any::<bool>(), 0_u32..3, select(&ERRORS[..]));
     (1_u64..4, flow(), states(), protocol(), context(), flags).prop_map(
         |(sk, flow, (from, to), protocol, context, (orphan, linger2_negative, unread, sk_err))| {
             Event::State(StateChange {
@@ -119,7 +131,7 @@ fn change() -> impl Strategy<Value = Event> {
 
 fn timer() -> impl Strategy<Value = MiniTimer> {
     let substate = select(vec![State::FinWait2, State::TimeWait]);
-    let left = select(vec![i64::MIN, -300, 0, 1, 1250, 14_000, 15_000, i64::MAX]);
+    let left = select(&LEFT[..]);
     (1_u64..4, flow(), substate, left, context()).prop_map(|(mini, flow, substate, left_jiffies, context)| {
         MiniTimer { at: 0, mini, flow, substate, left_jiffies, context }
     })
@@ -174,13 +186,8 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Pauses on both sides of every limit that the tracker knows.
-fn pause() -> impl Strategy<Value = u64> {
-    select(vec![0, 1, 1_000, 999_999, 2_000_000, 700_000_000, GRACE_NS, 2_000_000_000, 61_000_000_000])
-}
-
 fn acts() -> impl Strategy<Value = Vec<(u64, Act)>> {
-    vec((pause(), act()), 0..60)
+    vec((select(&PAUSES[..]), act()), 0..60)
 }
 
 fn at(event: &Event, at: MonoNs) -> Event {
@@ -235,71 +242,184 @@ fn reconcile(tracker: &mut Tracker, now: MonoNs, sockets: &[DiagSocket], out: &m
     tracker.reconcile(&dump, &|socket| socket.inode.map(|_| owner), out);
 }
 
+/// No order of events panics, no dwell is longer than what has passed, and what one connection is said to have
+/// spent in its states does not overlap: every dwell that began ends once at most.
+fn dwells_follow_each_other(acts: &[(u64, Act)]) {
+    let (_, out, now) = run(acts, 0, false);
+    let mut spent: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for outcome in &out {
+        let Outcome::Transition(transition) = outcome else { continue };
+        assert!(transition.at <= now);
+        let Some(dwell) = transition.dwell else { continue };
+        assert!(dwell.ns <= transition.at, "{transition:?}");
+        if !dwell.is_lower_bound {
+            spent.entry(transition.conn).or_default().push((transition.at - dwell.ns, transition.at));
+        }
+    }
+    for (conn, mut intervals) in spent {
+        intervals.sort_unstable();
+        for pair in intervals.windows(2) {
+            assert!(pair[0].1 <= pair[1].0, "connection {conn}: {pair:?}");
+        }
+    }
+}
+
+/// When time is told to the tracker makes no difference.
+fn ticks_change_nothing(acts: &[(u64, Act)], ticks: u64) {
+    let (one, without, _) = run(acts, 0, false);
+    let (other, with, _) = run(acts, ticks, false);
+    assert_eq!(without, with);
+    assert_eq!(one.counts(), other.counts());
+}
+
+/// Where rows stand makes no difference.
+fn giving_memory_back_changes_nothing(acts: &[(u64, Act)]) {
+    let (one, without, _) = run(acts, 0, false);
+    let (other, with, _) = run(acts, 0, true);
+    assert_eq!(without, with);
+    assert_eq!(one.counts(), other.counts());
+}
+
+/// A complete dump of nothing, and time, leave nothing behind.
+fn nothing_is_kept_of_what_is_gone(acts: &[(u64, Act)]) {
+    let (mut tracker, mut out, now) = run(acts, 0, false);
+    let late = now + 10 * GRACE_NS;
+    tracker.expire(late, &mut out);
+    tracker.begin_resync(late);
+    reconcile(&mut tracker, late + 2_000, &[], &mut out);
+    assert_eq!(tracker.open().count(), 0);
+    assert_eq!((tracker.fulls.len(), tracker.minis.len()), (0, 0));
+    assert_eq!(tracker.deadline(), None);
+}
+
+/// A flow has one live mini at most, and a connection is open once.
+fn what_is_open_is_open_once(acts: &[(u64, Act)]) {
+    let (tracker, _, now) = run(acts, 0, false);
+    let mut conns: Vec<_> = tracker.open().map(|open| open.conn).collect();
+    assert!(tracker.open().all(|open| open.since <= now));
+    conns.sort_unstable();
+    let all = conns.len();
+    conns.dedup();
+    assert_eq!(all, conns.len());
+    assert_eq!(tracker.counts().open.iter().sum::<u64>(), all as u64);
+}
+
+/// Checks everything on the acts that bytes stand for.
+pub(crate) fn check(bytes: &[u8]) {
+    let acts = acts_of(bytes);
+    dwells_follow_each_other(&acts);
+    ticks_change_nothing(&acts, 1 + acts.len() as u64 % 3);
+    giving_memory_back_changes_nothing(&acts);
+    nothing_is_kept_of_what_is_gone(&acts);
+    what_is_open_is_open_once(&acts);
+}
+
+/// Eight bytes for an act, so that a fuzzer's small change is a small change of what happens.
+fn acts_of(bytes: &[u8]) -> Vec<(u64, Act)> {
+    bytes.chunks_exact(8).take(200).map(act_of).collect()
+}
+
+fn act_of(bytes: &[u8]) -> (u64, Act) {
+    let byte = |at: usize| usize::from(bytes[at]);
+    let pause = PAUSES[byte(0) % PAUSES.len()];
+    let sk = 1 + (byte(2) as u64 & 3);
+    let flow = flow_of(byte(3));
+    let task = task_of(byte(4));
+    let context = match byte(4) >> 4 {
+        0..=6 => Context::Softirq,
+        7..=14 => Context::Process(task),
+        _ => Context::Unknown,
+    };
+    let states = |number: usize| {
+        USUAL.get(number).copied().unwrap_or_else(|| {
+            (State::ALL[number % State::ALL.len()], State::ALL[number / 16 % State::ALL.len()])
+        })
+    };
+    let timer = || MiniTimer {
+        at: 0,
+        mini: sk,
+        flow,
+        substate: if byte(5) & 1 == 0 { State::FinWait2 } else { State::TimeWait },
+        left_jiffies: LEFT[byte(6) % LEFT.len()],
+        context,
+    };
+    let act = match byte(1) % 16 {
+        0..=8 => {
+            let (from, to) = states(byte(5));
+            Act::Apply(Event::State(StateChange {
+                at: 0,
+                sk,
+                flow,
+                from,
+                to,
+                protocol: match byte(7) >> 4 {
+                    0 => Protocol::Mptcp,
+                    1 => Protocol::MptcpSubflow,
+                    _ => Protocol::Tcp,
+                },
+                context,
+                orphan: byte(6) & 1 != 0,
+                linger2_negative: byte(6) & 2 != 0,
+                unread: Some(byte(6) as u32 >> 4).filter(|&unread| unread > 0),
+                sk_err: ERRORS[byte(7) % ERRORS.len()],
+                buckets_left: Some(byte(6) as u32 >> 6).filter(|_| byte(6) & 1 != 0),
+            }))
+        }
+        9 | 10 => Act::Apply(Event::MiniStarted(timer())),
+        11 => Act::Apply(Event::MiniCancelled(timer())),
+        12 => Act::Apply(Event::MiniExpired(MiniExpired { at: 0, mini: sk })),
+        13 => Act::Apply(Event::EofTold(EofTold { at: 0, sk, flow, task })),
+        14 => Act::BeginResync,
+        _ => Act::Reconcile((2..byte(7) % 7).map(|at| socket_of(byte(at), byte(at + 1))).collect()),
+    };
+    (pause, act)
+}
+
+fn socket_of(one: usize, other: usize) -> DiagSocket {
+    let is_mini = one & 8 != 0;
+    let mini = if other & 1 == 0 { State::FinWait2 } else { State::TimeWait };
+    DiagSocket {
+        at: 0,
+        flow: flow_of(one),
+        state: if is_mini { mini } else { State::ALL[other % State::ALL.len()] },
+        is_mini,
+        protocol: if one >> 4 == 0 { Protocol::Mptcp } else { Protocol::Tcp },
+        expires_ms: (other as u32) << 8,
+        timer: if is_mini { 3 } else { 0 },
+        inode: Some(other as u64).filter(|inode| inode % 3 > 0),
+        uid: None,
+        recv_queue: 1,
+        send_queue: 0,
+        cookie: None,
+        cgroup_id: None,
+        last_ack_recv_ms: Some(one as u32 * 40).filter(|_| other & 2 != 0),
+    }
+}
+
+#[cfg(test)]
 proptest! {
-    /// No order of events panics, no dwell is longer than what has passed, and what one connection is said to
-    /// have spent in its states does not overlap: every dwell that began ends once at most.
     #[test]
     fn dwells_of_a_connection_follow_each_other(acts in acts()) {
-        let (_, out, now) = run(&acts, 0, false);
-        let mut spent: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
-        for outcome in &out {
-            let Outcome::Transition(transition) = outcome else { continue };
-            prop_assert!(transition.at <= now);
-            let Some(dwell) = transition.dwell else { continue };
-            prop_assert!(dwell.ns <= transition.at, "{transition:?}");
-            if !dwell.is_lower_bound {
-                spent.entry(transition.conn).or_default().push((transition.at - dwell.ns, transition.at));
-            }
-        }
-        for (conn, mut intervals) in spent {
-            intervals.sort_unstable();
-            for pair in intervals.windows(2) {
-                prop_assert!(pair[0].1 <= pair[1].0, "connection {conn}: {pair:?}");
-            }
-        }
+        dwells_follow_each_other(&acts);
     }
 
-    /// When time is told to the tracker makes no difference.
     #[test]
-    fn ticks_change_nothing(acts in acts(), ticks in 1_u64..4) {
-        let (one, without, _) = run(&acts, 0, false);
-        let (other, with, _) = run(&acts, ticks, false);
-        prop_assert_eq!(without, with);
-        prop_assert_eq!(one.counts(), other.counts());
+    fn time_told_more_often_changes_nothing(acts in acts(), ticks in 1_u64..4) {
+        ticks_change_nothing(&acts, ticks);
     }
 
-    /// Where rows stand makes no difference.
     #[test]
-    fn giving_memory_back_changes_nothing(acts in acts()) {
-        let (one, without, _) = run(&acts, 0, false);
-        let (other, with, _) = run(&acts, 0, true);
-        prop_assert_eq!(without, with);
-        prop_assert_eq!(one.counts(), other.counts());
+    fn rows_that_move_change_nothing(acts in acts()) {
+        giving_memory_back_changes_nothing(&acts);
     }
 
-    /// A complete dump of nothing, and time, leave nothing behind.
     #[test]
-    fn nothing_is_kept_of_what_is_gone(acts in acts()) {
-        let (mut tracker, mut out, now) = run(&acts, 0, false);
-        let late = now + 10 * GRACE_NS;
-        tracker.expire(late, &mut out);
-        tracker.begin_resync(late);
-        reconcile(&mut tracker, late + 2_000, &[], &mut out);
-        prop_assert_eq!(tracker.open().count(), 0);
-        prop_assert_eq!((tracker.fulls.len(), tracker.minis.len()), (0, 0));
-        prop_assert_eq!(tracker.deadline(), None);
+    fn a_dump_of_nothing_leaves_nothing(acts in acts()) {
+        nothing_is_kept_of_what_is_gone(&acts);
     }
 
-    /// A flow has one live mini at most, and a connection is open once.
     #[test]
-    fn what_is_open_is_open_once(acts in acts()) {
-        let (tracker, _, now) = run(&acts, 0, false);
-        let mut conns: Vec<_> = tracker.open().map(|open| open.conn).collect();
-        prop_assert!(tracker.open().all(|open| open.since <= now));
-        conns.sort_unstable();
-        let all = conns.len();
-        conns.dedup();
-        prop_assert_eq!(all, conns.len());
-        prop_assert_eq!(tracker.counts().open.iter().sum::<u64>(), all as u64);
+    fn nothing_is_open_twice(acts in acts()) {
+        what_is_open_is_open_once(&acts);
     }
 }

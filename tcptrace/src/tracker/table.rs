@@ -92,7 +92,7 @@ impl<B, const ADDRESSED: bool> Table<B, ADDRESSED> {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }

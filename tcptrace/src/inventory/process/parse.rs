@@ -7,7 +7,7 @@ const FIELDS_TO_START: usize = 22 - 3;
 
 /// Task name and start time from `stat`. The name stands in parentheses and may hold anything, parentheses,
 /// spaces and newlines too: it ends at the last parenthesis.
-pub(super) fn stat(text: &[u8]) -> Option<(Comm, u64)> {
+pub(crate) fn stat(text: &[u8]) -> Option<(Comm, u64)> {
     let open = text.iter().position(|&byte| byte == b'(')?;
     let close = text.iter().rposition(|&byte| byte == b')')?;
     let comm = Comm::from_bytes(text.get(open + 1..close)?);
@@ -18,12 +18,12 @@ pub(super) fn stat(text: &[u8]) -> Option<(Comm, u64)> {
 /// The second figure of `Uid:` in `status`: real, effective, saved, filesystem.
 ///
 /// The task name comes before it, with newlines escaped by the kernel, so that no name can forge the line.
-pub(super) fn effective_uid(status: &[u8]) -> Option<u32> {
+pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     number(line(status, b"Uid:")?.nth(1)?)
 }
 
 /// The soft limit of `Max open files` in `limits`; `None` when unlimited.
-pub(super) fn open_files_limit(limits: &[u8]) -> Option<u64> {
+pub(crate) fn open_files_limit(limits: &[u8]) -> Option<u64> {
     number(line(limits, b"Max open files ")?.next()?)
 }
 

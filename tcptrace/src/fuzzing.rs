@@ -50,7 +50,8 @@ pub fn wire(data: &[u8]) {
         let mut line = String::new();
         row::write(&event, &mut line).expect("a string takes everything");
         // A row has no room for what only the ring knows: it is read as it was written.
-        let read: Event = row::read(&line).unwrap_or_else(|error| panic!("{event:?} is written as {line}: {error}"));
+        let read: Event =
+            row::read(&line).unwrap_or_else(|error| panic!("{event:?} is written as {line}: {error}"));
         assert_eq!(read, event, "{line}");
     }
 }
@@ -111,7 +112,9 @@ pub fn options(data: &[u8]) {
             .unwrap_or_else(|error| panic!("{text:?} is printed as {printed:?}: {error}"));
         assert_eq!(again.to_string(), printed);
     }
-    for parse in [cli::values::tracing_duration, cli::values::min_dwell, cli::values::min_age, cli::values::interval] {
+    for parse in
+        [cli::values::tracing_duration, cli::values::min_dwell, cli::values::min_age, cli::values::interval]
+    {
         if let Ok(value) = parse(text) {
             assert_eq!(parse(&duration::exact(value)).ok(), Some(value), "{text:?}");
         }

@@ -81,13 +81,19 @@ impl Words<'_, '_> {
         if values.is_empty() {
             return Ok(());
         }
-        self.word(option)?;
         let joined = values.join(",");
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:,".contains(&byte);
-        if joined.bytes().all(is_plain) {
-            return self.word(&joined);
+        let quoted = if joined.bytes().all(is_plain) {
+            joined.as_str().into()
+        } else {
+            // Only a NUL cannot be quoted, and no value has one: arguments end at it.
+            shlex::try_quote(&joined).unwrap_or_default()
+        };
+        if joined.starts_with('-') {
+            // By itself it would be taken for an option.
+            return self.word(&format!("{option}={quoted}"));
         }
-        // Only a NUL cannot be quoted, and no value has one: arguments end at it.
-        self.word(&shlex::try_quote(&joined).unwrap_or_default())
+        self.word(option)?;
+        self.word(&quoted)
     }
 }

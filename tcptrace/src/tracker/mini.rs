@@ -149,7 +149,9 @@ impl Tracker {
         if !self.minis[slot].awaits_close {
             return;
         }
-        let is_its_full = |full: &Row<Full>| full.successor == Successor::Mini(slot);
+        // Slots are used again: what another full socket was succeeded by may have stood in this one.
+        let conn = self.minis[slot].conn();
+        let is_its_full = |full: &Row<Full>| full.successor == Successor::Mini(slot) && full.conn() == conn;
         let full = self.fulls.by_flow(self.minis[slot].flow(), is_its_full);
         if let Some(full) = full {
             self.fulls[full].successor = Successor::Settled;

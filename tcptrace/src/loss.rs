@@ -39,6 +39,13 @@ impl Loss {
         }
     }
 
+    /// Events that the kernel had to tell, when `seen` of them were received: those without room and the runs that
+    /// were skipped included. A skipped run may have been of a timer that is nobody's: at most so many.
+    #[must_use]
+    pub fn told(&self, seen: u64) -> u64 {
+        seen + self.ring_full + self.skipped_runs
+    }
+
     /// True when anything at all was lost.
     #[must_use]
     pub fn any(&self) -> bool {

@@ -98,6 +98,8 @@ pub struct Summary {
     pub connections: u64,
     /// What was lost, by cause.
     pub loss: BTreeMap<String, u64>,
+    /// Share of the kernel's events that was received.
+    pub seen_share: Option<f64>,
 }
 
 /// Everything one run said.
@@ -265,7 +267,16 @@ impl Traced {
     /// When it cannot be started.
     pub fn start(args: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary::path());
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(args);
+        Self::start_command(command)
+    }
+
+    /// The same by another program that runs it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_command(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn::start(&mut command).with_context(|| binary::path().display().to_string())?;
         let said = Arc::new(Mutex::new(Said::default()));
         let mut out = BufReader::new(child.stdout.take().context("stdout")?);

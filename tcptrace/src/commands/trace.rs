@@ -121,11 +121,12 @@ pub fn write_summary(snapshot: &Snapshot, notes: &[String]) -> std::io::Result<(
         writeln!(
             err,
             "LOST: {} without room in the ring, {} skipped runs, {} connections without room in the tables, \
-             {} gaps that nobody counted",
+             {} gaps that nobody counted; {} of all events were seen",
             human::count(loss.ring_full),
             human::count(loss.skipped_runs),
             human::count(loss.table_full),
-            human::count(loss.vanished)
+            human::count(loss.vanished),
+            human::percent(meta.events, loss.told(meta.events))
         )?;
     }
     snapshot.skipped.iter().try_for_each(|hook| writeln!(err, "not traced: {}: {}", hook.name, hook.why))?;

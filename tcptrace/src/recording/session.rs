@@ -63,7 +63,7 @@ impl Session {
         self.recorder.written()
     }
 
-    /// Adds an event. An error is told by the next [`Session::turn`].
+    /// Adds an event. An error is told by whatever is called next.
     pub fn event(&mut self, event: &Event) {
         if let Event::State(change) = event
             && let Context::Process(task) = &change.context
@@ -81,6 +81,10 @@ impl Session {
     /// # Errors
     /// What went wrong with the file since the last call.
     pub fn input(&mut self, input: &Input) -> io::Result<()> {
+        // The reason is told by the first error; the later ones say only that there is no recorder any more.
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if let Input::Inventory(inventory) = input {
             self.cgroups.extend(inventory.owners.iter().map(|(_, owner)| owner.cgroup_id));
         }

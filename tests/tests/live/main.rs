@@ -6,6 +6,7 @@ mod close_wait;
 mod containers;
 mod demo;
 mod doctor;
+mod faults;
 mod fin_wait2;
 mod gaps;
 mod leaks;
@@ -64,6 +65,7 @@ fn main() -> anyhow::Result<ExitCode> {
             leaks_scale::trials(),
             merged::trials(),
             serve_fleet::trials(),
+            faults::trials(),
         ];
         trials.extend(others.into_iter().flatten());
     }

@@ -15,7 +15,7 @@ use crate::views::report::overview;
 pub(super) fn loss(label: &str, snapshot: &Snapshot, out: &mut Markup) {
     let label = if label.is_empty() { String::new() } else { format!("{label}: ") };
     if snapshot.loss.any() {
-        out.leaf("p", &[("class", "alarm")], &format!("{label}{}", overview::loss(&snapshot.loss)));
+        out.leaf("p", &[("class", "alarm")], &format!("{label}{}", overview::loss(snapshot)));
     } else {
         let seen = overview::seen(snapshot);
         out.leaf("p", &[("class", "good")], &format!("{label}{seen}; nothing was lost."));

@@ -76,11 +76,13 @@ impl Summary {
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> Self {
         let makers = &snapshot.time_wait.owners;
+        let (seen, told) = (snapshot.meta.events, snapshot.loss.told(snapshot.meta.events));
         Self {
             seconds: snapshot.meta.seconds(),
             events: snapshot.meta.events,
             connections: snapshot.meta.connections,
             loss: snapshot.loss,
+            seen_share: (told > 0).then(|| seen as f64 / told as f64),
             bpf: Bpf { programs: snapshot.programs.clone() },
             skipped: snapshot.skipped.clone(),
             connect_failures: snapshot.connect_failures.count,

@@ -205,6 +205,8 @@ pub struct Summary {
     pub connections: u64,
     /// What was not seen.
     pub loss: Loss,
+    /// Share of the kernel's events that was received, at least: 1 when none was lost. Null without events.
+    pub seen_share: Option<f64>,
     /// The BPF side.
     pub bpf: Bpf,
     /// Hooks that this kernel lacks.

@@ -1,6 +1,5 @@
 //! The top of the report: where and when, what was lost, what is wrong, all states in one table; and its end.
 
-use crate::loss::Loss;
 use crate::net::State;
 use crate::outcome::End;
 use crate::snapshot::{Meta, Part, Snapshot, StateReport};
@@ -21,7 +20,7 @@ const FAILED_TO: usize = 3;
 pub(super) fn write(snapshot: &Snapshot, options: &Options, page: &mut Page) {
     page.item("", &origin(snapshot, options));
     if snapshot.loss.any() {
-        page.alarm(&loss(&snapshot.loss));
+        page.alarm(&loss(snapshot));
     } else {
         page.paragraph(&format!("{}; nothing was lost.", seen(snapshot)));
     }
@@ -100,7 +99,8 @@ pub(in crate::views) fn seen(snapshot: &Snapshot) -> String {
 }
 
 /// What was not seen, what that means and what to do about it.
-pub(in crate::views) fn loss(loss: &Loss) -> String {
+pub(in crate::views) fn loss(snapshot: &Snapshot) -> String {
+    let loss = &snapshot.loss;
     let mut causes = Vec::new();
     if loss.ring_full > 0 {
         causes.push(format!("{} found no room in the ring buffer", human::counted(loss.ring_full, "event")));
@@ -122,6 +122,10 @@ pub(in crate::views) fn loss(loss: &Loss) -> String {
          the others are right.",
         human::list(&causes)
     );
+    let (seen, told) = (snapshot.meta.events, loss.told(snapshot.meta.events));
+    if seen < told {
+        text += &format!(" {} of all events were seen.", human::percent(seen, told));
+    }
     if loss.resyncs > 0 {
         text += &format!(" All sockets were listed anew {}.", times(loss.resyncs));
     }

@@ -22,6 +22,7 @@ use crate::cli::{OutputArgs, ReportArgs, StatesArgs, TracingArgs, WatchArgs};
 use crate::filter::{Filter, Resolver};
 use crate::net::State;
 use crate::snapshot::KeyKind;
+use crate::tui::theme::Palette;
 
 /// A command line that cannot be meant: exit status 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +129,8 @@ pub struct Watch {
     pub filter: Filter,
     /// How many times faster than it happened a recording is played on the screen.
     pub speed: f64,
+    /// Colours of the screen.
+    pub palette: Palette,
     /// Output.
     pub output: Output,
     /// Tracing.
@@ -147,7 +150,12 @@ impl Watch {
         }
         let filter = Filter::from_args(&args.filter, resolver)?;
         traced_states_only(&filter)?;
-        Ok(Self { filter, speed: args.speed.0, output, tracing: Tracing::from(&args.tracing) })
+        let palette = match (output.color, environment.has_256_colors) {
+            (false, _) => Palette::Plain,
+            (true, false) => Palette::Sixteen,
+            (true, true) => Palette::Xterm,
+        };
+        Ok(Self { filter, speed: args.speed.0, palette, output, tracing: Tracing::from(&args.tracing) })
     }
 }
 

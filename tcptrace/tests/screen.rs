@@ -20,12 +20,12 @@ use tcptrace::tui::look::Look;
 use tcptrace::tui::query::{Pane, Query};
 use tcptrace::tui::state::State;
 use tcptrace::tui::tape::Tape;
-use tcptrace::tui::theme::Theme;
+use tcptrace::tui::theme::{Palette, Theme};
 use tcptrace::tui::view::Playback;
 
 /// 84 s of `tcptrace demo --rate 10 record`, recompressed; host and kernel have shorter names than they had.
 const RECORDING: &str = "tests/recordings/demo.jsonl.zst";
-const LOOK: Theme = Theme { color: false, ascii: false };
+const LOOK: Theme = Theme { palette: Palette::Plain, ascii: false };
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
 const SECOND: u64 = 1_000_000_000;
 

@@ -16,6 +16,7 @@ pub mod nginx;
 pub mod prometheus;
 pub mod sockets;
 pub mod spawn;
+pub mod terminal;
 pub mod traced;
 pub mod trial;
 pub mod truth;

@@ -23,6 +23,8 @@ pub struct Environment {
     pub ascii: bool,
     /// TERM names no terminal whose cursor can be moved.
     pub is_dumb: bool,
+    /// The terminal says that it knows xterm's 256 colours.
+    pub has_256_colors: bool,
 }
 
 impl Environment {
@@ -59,7 +61,8 @@ impl Environment {
         let is_utf8 = |name: &String| name.to_ascii_lowercase().replace('-', "").contains("utf8");
         let ascii = locale.is_some_and(|name| !is_utf8(&name));
         let is_dumb = text("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        Self { is_terminal, width, auto_color, ascii, is_dumb }
+        let has_256_colors = set("COLORTERM") || text("TERM").is_some_and(|term| term.contains("256color"));
+        Self { is_terminal, width, auto_color, ascii, is_dumb, has_256_colors }
     }
 
     /// Why no full screen can be shown; `None` where one can.

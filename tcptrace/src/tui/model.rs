@@ -144,6 +144,7 @@ impl Model {
                 _ => Listed::default(),
             },
             events: if query.pane == Pane::Events { self.events(query) } else { Listed::default() },
+            pane: query.pane,
             timeline: query.timeline.map(|conn| self.timeline(engine, conn)),
             focus: self.focus.as_ref().map(|focused| focused.focus.clone()),
             ..View::default()

@@ -80,9 +80,10 @@ fn speed(times: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::theme::Palette;
 
     const S: u64 = 1_000_000_000;
-    const THEME: Theme = Theme { color: false, ascii: false };
+    const THEME: Theme = Theme { palette: Palette::Plain, ascii: false };
 
     fn shown(width: u16, at: u64, playback: &Playback) -> (String, Rect) {
         let area = Rect::new(0, 0, width, 1);

@@ -122,6 +122,11 @@ impl State {
         if self.paused {
             // A question that was asked meanwhile is answered, everything else stands still.
             self.view.timeline = view.timeline;
+            if self.view.pane != view.pane {
+                self.view.pane = view.pane;
+                self.view.connections = view.connections;
+                self.view.events = view.events;
+            }
             return;
         }
         self.view = view;

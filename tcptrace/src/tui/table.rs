@@ -175,8 +175,9 @@ fn put(buf: &mut Buffer, area: Rect, right: bool, cell: &Cell, theme: Theme) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::theme::Palette;
 
-    const THEME: Theme = Theme { color: false, ascii: false };
+    const THEME: Theme = Theme { palette: Palette::Plain, ascii: false };
     const COLUMNS: [Column; 3] = [words("NAME", 6, 12, 0), figure("COUNT", 5, 0), words("WHY", 4, 40, 1)];
 
     fn shown(width: u16, height: u16, cursor: Option<usize>) -> Vec<String> {

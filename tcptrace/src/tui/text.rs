@@ -105,8 +105,9 @@ pub fn rate(per_second: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::theme::Palette;
 
-    const THEME: Theme = Theme { color: false, ascii: false };
+    const THEME: Theme = Theme { palette: Palette::Plain, ascii: false };
 
     #[test]
     fn texts_are_cut_by_columns() {

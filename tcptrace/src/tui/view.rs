@@ -10,6 +10,7 @@ use crate::snapshot::{Age, Snapshot};
 
 use super::history::Past;
 use super::ports::TimeWaits;
+use super::query::Pane;
 use super::trends::Trends;
 
 /// Everything that is shown, as it was at one moment.
@@ -29,6 +30,8 @@ pub struct View {
     pub connections: Listed<Open>,
     /// What happened last, oldest first.
     pub events: Listed<Seen>,
+    /// The pane whose lists are in it.
+    pub pane: Pane,
     /// The life of the connection that was asked for.
     pub timeline: Option<Timeline>,
     /// The filter that was typed in; `None` without one.

@@ -45,7 +45,7 @@ pub fn run(source: &Source, settings: &Watch) -> anyhow::Result<Exit> {
 /// How things look on this terminal.
 pub(super) fn look(settings: &Watch) -> Look {
     Look {
-        theme: Theme { color: settings.output.color, ascii: settings.output.ascii },
+        theme: Theme { palette: settings.palette, ascii: settings.output.ascii },
         zone: TimeZone::system(),
     }
 }

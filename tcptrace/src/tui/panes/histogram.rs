@@ -21,11 +21,11 @@ pub fn draw(buf: &mut Buffer, area: Rect, lane: Lane, report: Option<&StateRepor
     let rows = usize::from(area.height - 1);
     let shows_open = report.is_some_and(StateReport::shows_open);
     let bins = report.map_or_else(Vec::new, |report| fitting(report, shows_open, rows));
+    let left = (area.x + area.width).saturating_sub(x);
     let subtitle = match report {
-        Some(report) => summary(report, shows_open),
+        Some(report) => summary(report, shows_open, left.into()),
         None => " none seen".to_owned(),
     };
-    let left = (area.x + area.width).saturating_sub(x);
     let subtitle = text::cut(&theme.shown(&subtitle), left.into(), theme);
     buf.set_stringn(x, area.y, subtitle, left.into(), theme.faint());
     let labels: Vec<_> = labels(&bins).iter().map(|label| theme.shown(label)).collect();
@@ -45,7 +45,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, lane: Lane, report: Option<&StateRepor
 }
 
 /// More rows than this say no more.
-const MOST_ROWS: usize = 14;
+pub const MOST_ROWS: usize = 14;
 
 /// As many bins as fit, with neighbours put together where there are more: nothing is left out, least of all
 /// what lasts longest.
@@ -71,12 +71,14 @@ fn loss_of_joining(pair: &[Bin]) -> (bool, u64) {
     (differ, pair.iter().map(|bin| bin.finished + bin.open).sum())
 }
 
-/// ` 1,204 ended, ░ 31 open`.
-fn summary(report: &StateReport, shows_open: bool) -> String {
+/// ` 1,204 ended, ░ 31 open`, or less where that has no room.
+fn summary(report: &StateReport, shows_open: bool, room: usize) -> String {
     let mark = if shows_open { "░ " } else { "" };
-    let mut text = format!("  {} ended", human::count(report.finished.count));
-    if report.open.count > 0 {
-        text += &format!(", {mark}{} open", human::count(report.open.count));
+    let ended = human::count(report.finished.count);
+    if report.open.count == 0 {
+        return format!("  {ended} ended");
     }
-    text
+    let open = human::count(report.open.count);
+    let text = format!("  {ended} ended, {mark}{open} open");
+    if text::width(&text) <= room { text } else { format!("  {ended}, {mark}{open} open") }
 }

@@ -14,14 +14,14 @@ use crate::tui::leaks::HELD_NS;
 use crate::tui::list::{List, RowKey};
 use crate::tui::look::Look;
 use crate::tui::state::{Drawn, State};
-use crate::tui::table::{Cell, Column, cell, figure, plain, words};
+use crate::tui::table::{self, Cell, Column, Rows, cell, figure, plain, words};
 use crate::tui::text;
 use crate::tui::view::View;
 use crate::views::human;
 use crate::views::leaks::{self as text_view, words as phrases};
 use crate::views::paint::Paint;
 
-use super::{list, say, take};
+use super::{lines, list, say, take, with_details};
 
 /// Orders of the list.
 pub const ORDERS: [&str; 4] = ["sockets", "oldest", "growth", "process"];
@@ -99,16 +99,30 @@ pub fn draw(buf: &mut Buffer, area: Rect, state: &State, look: &Look, drawn: &mu
         return say(buf, &mut rest, advice, theme.faint(), theme, 4);
     }
     let keys: Vec<_> = groups.iter().map(|group| key(group)).collect();
+    let cells = |row: usize| cells(&groups[row], view, look);
+    let position = state.list().position(&keys);
+    let chosen = position.and_then(|row| groups.get(row)).and_then(|group| group.first().copied());
+    if let ((table, Some(below)), Some(row)) = (with_details(rest, keys.len()), position) {
+        list(buf, table, state, theme, (&COLUMNS, &keys), &cells, drawn);
+        let details = details(view, keys[row], area.width, look);
+        return lines(buf, below, &details, theme);
+    }
     let foot_height = u16::from(rest.height > 6) * 4;
     let table_height = rest.height.saturating_sub(foot_height);
     let table = take(&mut rest, table_height);
-    let cells = |row: usize| cells(&groups[row], view, look);
     list(buf, table, state, theme, (&COLUMNS, &keys), &cells, drawn);
-    let chosen = state.list().position(&keys).and_then(|row| groups[row].first().copied());
     if let Some(leak) = chosen.filter(|_| rest.height > 1) {
         take(&mut rest, 1);
         verdict(buf, rest, leak, look);
     }
+}
+
+/// The table alone, in its first order.
+pub fn table(buf: &mut Buffer, area: Rect, view: &View, look: &Look) {
+    let groups = rows(view, &List::default());
+    let cells = |row: usize| cells(&groups[row], view, look);
+    let rows = Rows { count: groups.len(), cells: &cells, cursor: None, top: 0 };
+    table::draw(buf, area, &COLUMNS, &rows, look.theme);
 }
 
 fn sentence(view: &View, good: Style, alarm: Style) -> (String, Style) {
@@ -187,7 +201,7 @@ pub fn details(view: &View, wanted: RowKey, width: u16, look: &Look) -> Vec<Line
     let options = text_view::Options {
         width: width.into(),
         ascii: look.theme.ascii,
-        paint: Paint { color: look.theme.color },
+        paint: Paint { color: look.theme.has_color() },
         sockets: SOCKETS,
         stacks: group.iter().any(|leak| !leak.sites.is_empty()),
         hints: false,
@@ -198,5 +212,5 @@ pub fn details(view: &View, wanted: RowKey, width: u16, look: &Look) -> Vec<Line
     let mut out = Vec::new();
     // Writing to memory cannot fail.
     let _ = text_view::write_group(&view.leaks, group, &options, &mut out);
-    ansi::lines(&String::from_utf8_lossy(&out))
+    ansi::lines(&String::from_utf8_lossy(&out), look.theme)
 }

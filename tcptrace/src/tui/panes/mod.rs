@@ -82,6 +82,8 @@ pub fn draw(buf: &mut Buffer, area: Rect, state: &State, look: &Look, reduced: b
         return page(buf, area, &lines, detail.scroll, look.theme, drawn);
     }
     match state.pane {
+        // Its rows are on their way.
+        Pane::Connections | Pane::Events if state.view.pane != state.pane => {}
         Pane::Overview => overview::draw(buf, area, &state.view, look, reduced),
         Pane::Leaks => leaks::draw(buf, area, state, look, drawn),
         Pane::TimeWait => time_wait::draw(buf, area, state, look, drawn),
@@ -122,6 +124,38 @@ fn list(
     let placed = table::draw(buf, area, columns, &rows, theme);
     drawn.rows = placed.rows;
     drawn.top = placed.top;
+}
+
+/// Least lines of details that are worth a place under a list.
+const DETAILS: u16 = 8;
+
+/// Places for a list of so many rows, and for details of the chosen one under it, where there is room for both:
+/// a list takes two thirds at most.
+fn with_details(rest: Rect, rows: usize) -> (Rect, Option<Rect>) {
+    let needed = u16::try_from(rows + 1).unwrap_or(u16::MAX);
+    let height = needed.min(rest.height / 3 * 2);
+    let left = rest.height - height;
+    if left <= DETAILS {
+        return (rest, None);
+    }
+    let below = Rect { y: rest.y + height + 1, height: left - 1, ..rest };
+    (Rect { height, ..rest }, Some(below))
+}
+
+/// Lines, as far as there is room for them; the last says that there are more.
+fn lines(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], theme: Theme) {
+    let room = usize::from(area.height);
+    let last = lines.iter().rposition(|line| line.width() > 0).map_or(0, |last| last + 1);
+    let lines = &lines[..last];
+    for (y, line) in (area.y..area.bottom()).zip(lines) {
+        buf.set_line(area.x, y, line, area.width);
+    }
+    if lines.len() > room && area.height > 0 {
+        let blank = " ".repeat(area.width.into());
+        buf.set_stringn(area.x, area.bottom() - 1, blank, area.width.into(), Style::new());
+        let more = theme.shown(&format!("  … {} more: Enter", lines.len() - room + 1));
+        buf.set_stringn(area.x, area.bottom() - 1, more, area.width.into(), theme.faint());
+    }
 }
 
 /// The first rows of what is left.

@@ -14,8 +14,9 @@ use crate::tui::text;
 use crate::tui::theme::Theme;
 use crate::tui::view::View;
 use crate::views::human;
+use crate::views::leaks as leak_views;
 
-use super::{histogram, take};
+use super::{histogram, leaks, take, time_wait};
 
 /// Rates are those of the last seconds.
 const RATE_NS: u64 = 5_000_000_000;
@@ -27,6 +28,8 @@ const TALL: u16 = 38;
 const SHORT: usize = CLOSING + 1;
 /// From this width on the four histograms stand side by side.
 const WIDE: u16 = 150;
+/// Least lines for the lists below the histograms.
+const LISTS: u16 = 8;
 
 /// Draws the pane.
 pub fn draw(buf: &mut Buffer, area: Rect, view: &View, look: &Look, reduced: bool) {
@@ -48,7 +51,36 @@ pub fn draw(buf: &mut Buffer, area: Rect, view: &View, look: &Look, reduced: boo
         return;
     }
     take(&mut rest, 1);
+    let across = if area.width >= WIDE { 4 } else { 2 };
+    let down = (CLOSING as u16).div_ceil(across);
+    let needed = down * (histogram::MOST_ROWS as u16 + 2);
+    if rest.height >= needed + LISTS {
+        histograms(buf, take(&mut rest, needed), view, look.theme);
+        return lists(buf, rest, view, look);
+    }
     histograms(buf, rest, view, look.theme);
+}
+
+/// Who is behind it, where there is room left: leaks, and who makes TIME_WAITs towards whom.
+fn lists(buf: &mut Buffer, area: Rect, view: &View, look: &Look) {
+    let mut rest = area;
+    let leaks = leak_views::group(&view.leaks.leaks).len().min(usize::from(area.height) / 2) as u16;
+    if leaks > 0 {
+        leaks::table(buf, take(&mut rest, leaks + 1), view, look);
+        take(&mut rest, 1);
+    }
+    let mut left = Rect { width: rest.width / 2 - 1, ..rest };
+    if rest.width < WIDE {
+        left.width = rest.width;
+        left.height = rest.height / 2;
+        let right =
+            Rect { y: left.bottom() + 1, height: (rest.height - left.height).saturating_sub(1), ..rest };
+        time_wait::makers(buf, left, view, look.theme);
+        return time_wait::destinations(buf, right, view, look.theme);
+    }
+    let right = Rect { x: left.right() + 2, width: rest.width - left.width - 2, ..rest };
+    time_wait::makers(buf, left, view, look.theme);
+    time_wait::destinations(buf, right, view, look.theme);
 }
 
 fn put(buf: &mut Buffer, area: Rect, line: &str, style: Style) {

@@ -20,7 +20,7 @@ use crate::tui::view::View;
 use crate::views::human;
 use crate::wheel::Expected;
 
-use super::{histogram, list, say, take};
+use super::{histogram, lines, list, say, take, with_details};
 
 /// Orders of the list of destinations.
 pub const ORDERS: [&str; 3] = ["sockets", "growth", "destination"];
@@ -80,12 +80,9 @@ pub fn draw(buf: &mut Buffer, area: Rect, state: &State, look: &Look, drawn: &mu
     say(buf, &mut rest, &headline(view), theme.state(TcpState::TimeWait).patch(theme.heading()), theme, 2);
     say(buf, &mut rest, &ends(&view.snapshot), Style::new(), theme, 2);
     take(&mut rest, 1);
-    let makers = &view.time_waits.makers;
     let most = if rest.height > 24 { rest.height / 3 } else { MAKERS };
-    let height = most.min(makers.len().max(1) as u16) + 1;
-    let cells = |row: usize| maker_cells(&makers[row], view, theme);
-    let shown = Rows { count: makers.len().min(most.into()), cells: &cells, cursor: None, top: 0 };
-    table::draw(buf, take(&mut rest, height), &MAKER_COLUMNS, &shown, theme);
+    let height = most.min(view.time_waits.makers.len().max(1) as u16) + 1;
+    makers(buf, take(&mut rest, height), view, theme);
     take(&mut rest, 1);
     let towards = rows(view, state.list());
     if towards.is_empty() {
@@ -95,7 +92,30 @@ pub fn draw(buf: &mut Buffer, area: Rect, state: &State, look: &Look, drawn: &mu
     }
     let keys: Vec<_> = towards.iter().map(|towards| RowKey::Destination(towards.to)).collect();
     let cells = |row: usize| towards_cells(towards[row], theme);
-    list(buf, rest, state, theme, (&TOWARDS_COLUMNS, &keys), &cells, drawn);
+    let (place, below) = with_details(rest, keys.len());
+    list(buf, place, state, theme, (&TOWARDS_COLUMNS, &keys), &cells, drawn);
+    if let (Some(below), Some(row)) = (below, state.list().position(&keys)) {
+        let details = details(view, &towards[row].to, below.width, look);
+        lines(buf, below, &details, theme);
+    }
+}
+
+/// Who makes them, as many as there is room for.
+pub fn makers(buf: &mut Buffer, area: Rect, view: &View, theme: Theme) {
+    let makers = &view.time_waits.makers;
+    let cells = |row: usize| maker_cells(&makers[row], view, theme);
+    let room = usize::from(area.height.saturating_sub(1));
+    let shown = Rows { count: makers.len().min(room), cells: &cells, cursor: None, top: 0 };
+    table::draw(buf, area, &MAKER_COLUMNS, &shown, theme);
+}
+
+/// Where they lead, as many as there is room for.
+pub fn destinations(buf: &mut Buffer, area: Rect, view: &View, theme: Theme) {
+    let towards = rows(view, &List::default());
+    let cells = |row: usize| towards_cells(towards[row], theme);
+    let room = usize::from(area.height.saturating_sub(1));
+    let shown = Rows { count: towards.len().min(room), cells: &cells, cursor: None, top: 0 };
+    table::draw(buf, area, &TOWARDS_COLUMNS, &shown, theme);
 }
 
 /// `519 TIME_WAITs now, 22/s; each lasts 60.00 s to 62.05 s here (…)`.
@@ -124,6 +144,10 @@ fn ends(snapshot: &Snapshot) -> String {
     if report.ends.total() == 0 {
         return "None has ended yet.".to_owned();
     }
+    let total = report.ends.total();
+    if report.ends.iter().any(|(name, count)| name == "expired" && count == total) {
+        return format!("All {} that ended ran the full time.", human::count(total));
+    }
     let phrases: Vec<_> = report
         .ends
         .iter()
@@ -140,7 +164,7 @@ fn ends(snapshot: &Snapshot) -> String {
             format!("{} {how}", human::count(count))
         })
         .collect();
-    format!("Of {} that ended {}.", human::count(report.ends.total()), human::list(&phrases))
+    format!("Of {} that ended {}.", human::count(total), human::list(&phrases))
 }
 
 fn maker_cells(maker: &Maker, view: &View, theme: Theme) -> Vec<Cell> {

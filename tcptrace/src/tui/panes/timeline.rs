@@ -141,10 +141,11 @@ fn bar(ns: u64, room: usize, theme: Theme) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::theme::Palette;
 
     #[test]
     fn bars_grow_with_the_logarithm() {
-        let theme = Theme { color: false, ascii: true };
+        let theme = Theme { palette: Palette::Plain, ascii: true };
         assert_eq!(bar(10, 40, theme), "#");
         assert_eq!(bar(u64::MAX, 40, theme).len(), 40);
         assert!(bar(1_000_000, 40, theme).len() < bar(1_000_000_000, 40, theme).len());

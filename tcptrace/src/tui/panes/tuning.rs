@@ -15,7 +15,7 @@ use crate::tui::table::{Cell, Column, cell, plain, words};
 use crate::tui::text;
 use crate::tui::view::View;
 
-use super::{list, say};
+use super::{lines, list, say, with_details};
 
 const COLUMNS: [Column; 4] = [
     words("SYSCTL", 23, 35, 0),
@@ -23,6 +23,9 @@ const COLUMNS: [Column; 4] = [
     words("WHAT IT DOES", 42, 42, 0),
     words("MEASURED", 30, 60, 1),
 ];
+
+/// Wider sentences are hard to read.
+const TEXT: u16 = 120;
 
 /// Those that are there; and those that are not, where people still set them.
 #[must_use]
@@ -69,7 +72,12 @@ pub fn draw(buf: &mut Buffer, area: Rect, state: &State, look: &Look, drawn: &mu
     let facts = rows(view, state.list());
     let keys: Vec<_> = facts.iter().map(|fact| RowKey::Sysctl(fact.name)).collect();
     let cells = |row: usize| cells(facts[row], view, look);
-    list(buf, rest, state, theme, (&COLUMNS, &keys), &cells, drawn);
+    let (place, below) = with_details(rest, keys.len());
+    list(buf, place, state, theme, (&COLUMNS, &keys), &cells, drawn);
+    if let (Some(below), Some(row)) = (below, state.list().position(&keys)) {
+        let details = details(view, facts[row].name, below.width.min(TEXT), look);
+        lines(buf, below, &details, theme);
+    }
 }
 
 fn cells(fact: &Fact, view: &View, look: &Look) -> Vec<Cell> {

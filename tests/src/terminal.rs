@@ -1,0 +1,243 @@
+//! A terminal that a program runs in, and that can be looked at: a pseudo-terminal behind a parser of what is
+//! written to it.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::num::NonZeroU16;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::clock::{sleep_ms, wait_until};
+use crate::spawn;
+
+/// How long a screen is waited for on a machine where everything else runs, too.
+pub const LIMIT: Duration = Duration::from_secs(40);
+
+/// A running program and its terminal. Dropping it kills the program.
+pub struct Terminal {
+    master: File,
+    /// Kept open, so that the terminal and its settings outlive the program.
+    _slave: OwnedFd,
+    child: Child,
+    ended: Option<ExitStatus>,
+    written: Arc<Mutex<Written>>,
+    before: Termios,
+}
+
+/// What the program wrote.
+struct Written {
+    parser: vt100::Parser,
+    bytes: Vec<u8>,
+}
+
+impl Terminal {
+    /// Starts a program in a terminal of its own, as the leader of its session.
+    ///
+    /// # Errors
+    /// When there is no pseudo-terminal, or the program cannot be started.
+    pub fn start(
+        program: &Path,
+        args: &[&str],
+        vars: &[(&str, &str)],
+        (columns, rows): (u16, u16),
+    ) -> Result<Self> {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, Vec::new())?;
+        let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+        let master = File::from(master);
+        tcsetwinsize(&master, size(columns, rows))?;
+        let before = tcgetattr(&slave)?;
+        // setsid makes it the controlling terminal: signals of keys and of job control come from there.
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(program).args(args);
+        for name in
+            ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "LC_ALL", "LC_CTYPE", "COLUMNS", "LINES"]
+        {
+            command.env_remove(name);
+        }
+        command
+            .env("TERM", "xterm-256color")
+            .env("LANG", "C.UTF-8")
+            .env("TZ", "UTC")
+            .envs(vars.iter().copied());
+        command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave.try_clone()?);
+        let child = spawn::start(&mut command).context("cannot start setsid (util-linux)")?;
+        let parser = vt100::Parser::new(cells(rows), cells(columns), 0);
+        let written = Arc::new(Mutex::new(Written { parser, bytes: Vec::new() }));
+        let (mut from, to) = (master.try_clone()?, Arc::clone(&written));
+        thread::Builder::new().name("terminal".to_owned()).spawn(move || {
+            let mut bytes = [0; 16 << 10];
+            // Ends with an error when the last descriptor of the other side is closed.
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+                to.parser.process(&bytes[..count]);
+                to.bytes.extend_from_slice(&bytes[..count]);
+            }
+        })?;
+        Ok(Self { master, _slave: slave, child, ended: None, written, before })
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to the program.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(rustix::process::kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Types keys.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    pub fn keys(&mut self, keys: &str) -> Result<()> {
+        self.master.write_all(keys.as_bytes()).context("cannot type")
+    }
+
+    /// Makes the window larger or smaller.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn resize(&mut self, columns: u16, rows: u16) -> Result<()> {
+        self.written().parser.screen_mut().set_size(cells(rows), cells(columns));
+        Ok(tcsetwinsize(&self.master, size(columns, rows))?)
+    }
+
+    /// The text on it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.written().parser.screen().contents()
+    }
+
+    /// Everything that was written to it.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        self.written().bytes.clone()
+    }
+
+    /// Looks at the screen.
+    pub fn look<T>(&self, at: impl FnOnce(&vt100::Screen) -> T) -> T {
+        at(self.written().parser.screen())
+    }
+
+    /// Waits until what it shows is as wanted, and gives it.
+    ///
+    /// # Errors
+    /// After a long time, with what it shows instead.
+    pub fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        wait_until(what, LIMIT, || wanted(&self.text()))
+            .map_err(|error| anyhow::anyhow!("{error}:\n{}", self.text()))?;
+        Ok(self.text())
+    }
+
+    /// Waits for a text.
+    ///
+    /// # Errors
+    /// After a long time, with what it shows instead.
+    pub fn says(&self, text: &str) -> Result<String> {
+        self.shows(text, |shown| shown.contains(text))
+    }
+
+    /// Waits for the end of the program.
+    ///
+    /// # Errors
+    /// After a long time, with what the screen shows.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let mut status = None;
+        let child = &mut self.child;
+        let waited = wait_until("the end of the program", LIMIT, || {
+            status = child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        waited.map_err(|error| anyhow::anyhow!("{error}:\n{}", self.text()))?;
+        let status = status.context("waited for")?;
+        self.ended = Some(status);
+        // What it wrote last may still be on its way through the terminal.
+        let mut length = usize::MAX;
+        while std::mem::replace(&mut length, self.bytes().len()) != length {
+            sleep_ms(50);
+        }
+        Ok(status)
+    }
+
+    /// The terminal is as it was: its settings, the usual screen, a cursor, no mouse, no brackets around what is
+    /// pasted.
+    ///
+    /// # Errors
+    /// What is not as it was.
+    pub fn is_as_before(&self) -> Result<()> {
+        let now = tcgetattr(&self.master)?;
+        ensure!(
+            settings(&now) == settings(&self.before),
+            "the terminal's settings: {now:?} and before {:?}",
+            self.before
+        );
+        self.look(|screen| {
+            ensure!(!screen.alternate_screen(), "it still shows the alternate screen");
+            ensure!(!screen.hide_cursor(), "its cursor is hidden");
+            ensure!(!screen.bracketed_paste(), "pastes are still bracketed");
+            ensure!(
+                screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None,
+                "the mouse is still reported"
+            );
+            Ok(())
+        })
+    }
+
+    /// It is in raw mode and shows the alternate screen.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.look(|screen| screen.alternate_screen() && screen.hide_cursor())
+            && tcgetattr(&self.master).is_ok_and(|now| settings(&now) != settings(&self.before))
+    }
+}
+
+/// A status that is an exit, and not a signal.
+#[must_use]
+pub fn exit_code(status: ExitStatus) -> Option<i32> {
+    if status.signal().is_some() { None } else { status.code() }
+}
+
+fn settings(termios: &Termios) -> String {
+    format!("{termios:?}")
+}
+
+/// A window has one cell at least.
+fn cells(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap_or(NonZeroU16::MIN)
+}
+
+fn size(columns: u16, rows: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

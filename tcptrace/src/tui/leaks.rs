@@ -51,6 +51,8 @@ struct Survey {
 struct Surveys {
     worker: Worker,
     asked: Instant,
+    /// What the engine knew to be in CLOSE_WAIT then: when it knows that no more, the socket has gone on.
+    known: FxHashSet<Flow>,
     answer: Option<Answer<Result<Evidence, DumpError>>>,
     next: Instant,
     /// What went wrong with the last.
@@ -62,7 +64,14 @@ impl Leaks {
     #[must_use]
     pub fn of_system(worker: Worker, filter: Filter) -> Self {
         let now = Instant::now();
-        let surveys = Surveys { worker, asked: now, answer: None, next: now, failure: None };
+        let surveys = Surveys {
+            worker,
+            asked: now,
+            known: FxHashSet::default(),
+            answer: None,
+            next: now,
+            failure: None,
+        };
         Self { surveys: Some(surveys), ..Self::of_engine(filter) }
     }
 
@@ -118,7 +127,8 @@ impl Leaks {
             && let Some(mut evidence) = surveys.turn(engine, &self.terms.filter, focus)
         {
             replayed::add_ages(&mut evidence, engine);
-            let traced: FxHashSet<Flow> = in_close_wait(engine).collect();
+            let mut traced = std::mem::take(&mut surveys.known);
+            traced.extend(in_close_wait(engine));
             let flows = evidence.candidates.iter().map(|candidate| candidate.flow);
             let untraced = flows.filter(|flow| !traced.contains(flow)).collect();
             self.survey = Some(Survey { evidence, untraced });
@@ -200,6 +210,7 @@ impl Surveys {
         }
         if self.answer.is_none() && Instant::now() >= self.next {
             self.asked = Instant::now();
+            self.known = in_close_wait(engine).collect();
             self.next = self.asked + SURVEY_EVERY;
             // Where there is nothing to look for, all of /proc need not be searched.
             if engine.events() == 0 || in_close_wait(engine).next().is_some() {

@@ -75,25 +75,30 @@ pub struct Placed {
 
 /// Draws a table with its header.
 pub fn draw(buf: &mut Buffer, area: Rect, columns: &[Column], rows: &Rows<'_>, theme: Theme) -> Placed {
-    let fitted = fit(columns, area.width);
     let [header, body] = split(area);
+    let height = usize::from(body.height);
+    let top = window(rows.top, rows.cursor, rows.count, height);
+    let seen: Vec<_> = (top..rows.count.min(top + height)).map(|row| (row, (rows.cells)(row))).collect();
+    let widest = |index: usize| {
+        let cells = seen.iter().filter_map(|(_, cells)| cells.get(index));
+        cells.map(|cell| cell_width(cell, theme)).max().unwrap_or(0)
+    };
+    let wanted: Vec<_> = (0..columns.len()).map(widest).collect();
+    let fitted = fit(columns, &wanted, area.width);
     for &(index, x, width) in &fitted {
         let column = &columns[index];
         let cell = cell(column.title, theme.heading());
         put(buf, Rect { x: header.x + x, width, ..header }, column.right, &cell, theme);
     }
-    let height = usize::from(body.height);
-    let top = window(rows.top, rows.cursor, rows.count, height);
-    for (line, row) in (top..rows.count.min(top + height)).enumerate() {
+    for (line, (row, cells)) in seen.iter().enumerate() {
         // `line` is below `height`, a u16.
         let place = Rect { y: body.y + line as u16, height: 1, ..body };
-        let cells = (rows.cells)(row);
         for &(index, x, width) in &fitted {
             if let Some(cell) = cells.get(index) {
                 put(buf, Rect { x: place.x + x, width, ..place }, columns[index].right, cell, theme);
             }
         }
-        if rows.cursor == Some(row) {
+        if rows.cursor == Some(*row) {
             buf.set_style(place, theme.selected());
         }
     }
@@ -115,8 +120,9 @@ fn window(top: usize, cursor: Option<usize>, count: usize, height: usize) -> usi
     top.min(count.saturating_sub(height))
 }
 
-/// Index, offset and width of the columns that fit.
-fn fit(columns: &[Column], room: u16) -> Vec<(usize, u16, u16)> {
+/// Index, offset and width of the columns that fit. What there is to show (`wanted`, columns of text) has room
+/// before anything else.
+fn fit(columns: &[Column], wanted: &[usize], room: u16) -> Vec<(usize, u16, u16)> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let needed = |shown: &[usize]| -> u32 {
         let gaps = u32::from(GAP) * shown.len().saturating_sub(1) as u32;
@@ -132,19 +138,11 @@ fn fit(columns: &[Column], room: u16) -> Vec<(usize, u16, u16)> {
     }
     let mut left = u32::from(room).saturating_sub(needed(&shown)) as u16;
     let mut widths: Vec<u16> = shown.iter().map(|&index| columns[index].width).collect();
-    // A column at a time each, so that all that may grow do.
-    while left > 0 {
-        let before = left;
-        for (width, &index) in widths.iter_mut().zip(&shown) {
-            if left > 0 && *width < columns[index].most {
-                *width += 1;
-                left -= 1;
-            }
-        }
-        if left == before {
-            break;
-        }
-    }
+    let full = |index: usize| columns[index].most;
+    grow(&mut widths, &shown, &mut left, |index| {
+        full(index).min(u16::try_from(wanted[index]).unwrap_or(u16::MAX))
+    });
+    grow(&mut widths, &shown, &mut left, full);
     let mut x = 0;
     shown
         .into_iter()
@@ -157,13 +155,32 @@ fn fit(columns: &[Column], room: u16) -> Vec<(usize, u16, u16)> {
         .collect()
 }
 
+/// Makes columns wider, each by one in turn, so that all that may grow do.
+fn grow(widths: &mut [u16], shown: &[usize], left: &mut u16, most: impl Fn(usize) -> u16) {
+    let mut grew = true;
+    while grew {
+        grew = false;
+        for (width, &index) in widths.iter_mut().zip(shown) {
+            if *left > 0 && *width < most(index) {
+                *width += 1;
+                *left -= 1;
+                grew = true;
+            }
+        }
+    }
+}
+
+fn cell_width(cell: &Cell, theme: Theme) -> usize {
+    cell.iter().map(|(text, _)| text::width(&theme.shown(text))).sum()
+}
+
 /// Puts a cell into its place, cut where it does not fit.
 fn put(buf: &mut Buffer, area: Rect, right: bool, cell: &Cell, theme: Theme) {
     if area.height == 0 {
         return;
     }
     let room = usize::from(area.width);
-    let taken: usize = cell.iter().map(|(text, _)| text::width(&theme.shown(text))).sum();
+    let taken = cell_width(cell, theme);
     let mut x = area.x + if right { room.saturating_sub(taken) as u16 } else { 0 };
     for (text, style) in cell {
         let left = usize::from((area.x + area.width).saturating_sub(x));
@@ -197,7 +214,7 @@ mod tests {
 
     #[test]
     fn columns_grow_and_go() {
-        assert_eq!(shown(24, 2, None), ["NAME       COUNT  WHY", "row 0 of…      0  x"]);
+        assert_eq!(shown(24, 2, None), ["NAME         COUNT  WHY", "row 0 of m…      0  x"]);
         assert_eq!(shown(14, 2, None), ["NAME     COUNT", "row 0 …      0"]);
         assert_eq!(shown(3, 2, None), ["NA…", "ro…"]);
         assert_eq!(shown(0, 0, None), [""; 0]);

@@ -18,6 +18,7 @@ mod normal;
 mod robust;
 mod run;
 mod scale;
+mod screen;
 mod seeding;
 mod serve;
 mod serve_fleet;
@@ -56,6 +57,7 @@ fn main() -> anyhow::Result<ExitCode> {
     if is_all {
         let others = [
             demo::trials(),
+            screen::trials(),
             doctor::trials(),
             robust::trials(),
             run::trials(),

@@ -224,26 +224,17 @@ fn stacks(sandbox: &Sandbox) -> Result<()> {
             program.leak("replied 3")?;
         }
     }
-    sleep_ms(1500);
+    let is_named = |(language, program): &(Language, Leaker)| {
+        let last = tracer.lines().into_iter().rfind(|line| line["process"]["pid"] == program.pid());
+        last.is_some_and(|leak| told_eof(*language, &leak) == consumed(*language))
+    };
+    wait_until("the code of every leak", Duration::from_secs(60), || programs.iter().all(is_named))?;
     let run = tracer.finish_lossy()?;
     for (language, program) in &programs {
         let at = run.lines.iter().rposition(|line| line["process"]["pid"] == program.pid());
         let leak = &run.lines[at.context("not reported")?];
         let sites = leak["sites"].as_array().context("sites")?;
-        let named: Vec<_> = sites
-            .iter()
-            .filter(|site| match language {
-                Language::C => site["frames"][0].as_str().is_some_and(|frame| {
-                    let line = language.eof_line().unwrap_or(0);
-                    frame.starts_with("read_to_the_end_and_forget at ")
-                        && frame.ends_with(&format!("leaker.c:{line}"))
-                }),
-                _ => site["frames"].to_string().contains("toldEof") || site["note"].is_string(),
-            })
-            .filter_map(|site| site["sockets"].as_u64())
-            .collect();
-        let consumed = if *language == Language::Node { 8 } else { 3 };
-        ensure!(named.iter().sum::<u64>() == consumed, "{language:?}: {sites:#?}");
+        ensure!(told_eof(*language, leak) == consumed(*language), "{language:?}: {sites:#?}");
         if *language == Language::Node {
             writers(leak)?;
         }
@@ -432,7 +423,7 @@ fn recorded(sandbox: &Sandbox) -> Result<()> {
     // Mostly enough for the first dump.
     sleep_ms(2000);
     program.leak("unread 3")?;
-    sleep_ms(1000);
+    sleep_ms(3000);
     kill_process(Pid::from_child(&recorder), Signal::INT)?;
     ensure!(recorder.wait()?.success());
     let (lines, _, status) = leaks(&["--json", "--from", file, "--min-age", "500ms", "--fail-on-leak"])?;
@@ -505,4 +496,23 @@ fn mptcp(sandbox: &Sandbox) -> Result<()> {
     // What was read of them the kernel does not tell.
     ensure!(leak["eof"]["unknown"] == 3 && leak["kinds"]["held"] == 3, "{leak}");
     Ok(())
+}
+
+/// How many sockets of each program in [`stacks`] were told EOF.
+fn consumed(language: Language) -> u64 {
+    if language == Language::Node { 8 } else { 3 }
+}
+
+/// How many of them a leak names the code of, or says why it cannot.
+fn told_eof(language: Language, leak: &Value) -> u64 {
+    let is_it = |site: &&Value| match language {
+        Language::C => site["frames"][0].as_str().is_some_and(|frame| {
+            let line = language.eof_line().unwrap_or(0);
+            frame.starts_with("read_to_the_end_and_forget at ")
+                && frame.ends_with(&format!("leaker.c:{line}"))
+        }),
+        _ => site["frames"].to_string().contains("toldEof") || site["note"].is_string(),
+    };
+    let sites = leak["sites"].as_array();
+    sites.into_iter().flatten().filter(is_it).filter_map(|site| site["sockets"].as_u64()).sum()
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tcptrace::sandbox::Sandbox;
-use tests::clock::{sleep_ms, wait_until};
+use tests::clock::{now_ns, sleep_ms, wait_until};
 use tests::expect::{timer_ns, within};
 use tests::traced::Traced;
 use tests::trial::live;
@@ -37,6 +37,7 @@ fn all_accounted_for(sandbox: &Sandbox) -> Result<()> {
     let states = STATES.map(|(state, _)| state).join(",");
     let tracer = Traced::report(sandbox, &["--state", &states])?;
     let before = Counters::read()?;
+    let begun = now_ns();
     for port in [5001, 5002] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         for _ in 0..CONNECTIONS / 2 {
@@ -48,6 +49,8 @@ fn all_accounted_for(sandbox: &Sandbox) -> Result<()> {
     }
     sleep_ms(200);
     let minis = truth::minis()?;
+    // On a machine that takes a minute for this, the first have run out.
+    let is_fast = now_ns() - begun < 60_000_000_000;
     wait_until("the end of every TIME_WAIT", Duration::from_secs(80), || {
         truth::minis().is_ok_and(|left| left == 0)
     })?;
@@ -56,7 +59,7 @@ fn all_accounted_for(sandbox: &Sandbox) -> Result<()> {
     let grown = |name: &str| Ok::<_, anyhow::Error>(after.get(name)? - before.get(name)?);
     ensure!(grown("TcpActiveOpens")? == CONNECTIONS && grown("TcpPassiveOpens")? == CONNECTIONS);
     ensure!(grown("TcpExtTCPTimeWaitOverflow")? == 0);
-    ensure!(minis == CONNECTIONS, "the kernel had {minis} minis");
+    ensure!(minis == CONNECTIONS || !is_fast, "the kernel had {minis} minis");
 
     let finished = |state: &str, phase: Option<&str>| -> Result<u64> {
         let report = match run.report(state, phase) {

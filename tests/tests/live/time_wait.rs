@@ -86,12 +86,14 @@ fn natural_end(sandbox: &Sandbox) -> Result<()> {
         servers.push(pair.server);
     }
     sleep_ms(300);
-    ensure!(truth::count(truth::state::TIME_WAIT)? == 30);
+    // On a machine that stands still for that long the first are gone by now.
+    let resting = truth::count(truth::state::TIME_WAIT)?;
+    let first = closed[0].0.after_ns;
+    ensure!(resting == 30 || now_ns() - first > 60_000_000_000, "{resting} in TIME_WAIT");
     let orphans = truth::count(truth::state::FIN_WAIT2)?;
-    // On a busy machine the first may be gone by now.
     ensure!(orphans == 10 || now_ns() - begun > 3_000_000_000, "{orphans} orphans");
     if let Some(text) = truth::ss(&["state", "time-wait"])? {
-        ensure!(text.lines().count() == 30, "ss shows\n{text}");
+        ensure!(text.lines().count() == 30 || now_ns() - first > 60_000_000_000, "ss shows\n{text}");
     }
 
     // The kernel's own count falls to 0 no earlier and no later than the wheel allows.
@@ -127,6 +129,12 @@ fn natural_end(sandbox: &Sandbox) -> Result<()> {
             end.owner.as_ref().is_some_and(|owner| owner.pid == me && owner.evidence == "close"),
             "{end:?}"
         );
+    }
+    // At this rate nothing is lost. Programs run for the sockets of every namespace, so that skipped runs, and the dumps
+    // that follow them, may be for others' sake: none of these has cost anything here, as the above shows.
+    for (cause, lost) in &run.summary.loss {
+        let may_be_others = ["skipped_runs", "resyncs"].contains(&cause.as_str());
+        ensure!(*lost == 0 || may_be_others, "{:?}", run.summary.loss);
     }
     let expired = run.transitions.iter().filter(|line| line.from == "TIME_WAIT").count();
     ensure!(expired == 30, "{expired} TIME_WAITs ended, 30 began");
@@ -216,7 +224,8 @@ fn overflow(sandbox: &Sandbox) -> Result<()> {
     let run = tracer.finish()?;
     let mut overflowed = 0;
     for (local, remote) in all {
-        let last = *run.of(local, remote).last().context("seen")?;
+        let of = run.of(local, remote);
+        let last = *of.iter().find(|line| line.from == "FIN_WAIT2").context("seen")?;
         if last.to == "CLOSE" {
             ensure!(last.from == "FIN_WAIT2" && last.end.as_deref() == Some("overflow"), "{last:?}");
             overflowed += 1;

@@ -61,11 +61,19 @@ pub struct Offsets {
     pub task_stack: u32,
     /// `task_struct.flags` (PF_EXITING, PF_KTHREAD).
     pub task_flags: u32,
+    /// `task_struct.tgid`: the process id.
+    pub task_tgid: u32,
+    /// `task_struct.pid`: the thread id.
+    pub task_pid: u32,
+    /// `task_struct.comm`, 16 bytes.
+    pub task_comm: u32,
     /// Offset in `task_struct` of the 32-bit counter whose SOFTIRQ_OFFSET and HARDIRQ bits tell interrupt
     /// context from process context. `softirq_disable_cnt` where it exists (PREEMPT_RT), else
     /// `thread_info` plus its `preempt_count` or `preempt.count` (arm64, riscv, s390). x86-64 keeps the count
     /// per CPU, so there it is [`ABSENT`] and `task_stack` decides.
     pub task_softirq_count: u32,
+    /// `pt_regs.orig_ax`: the number of the system call, -1 in an interrupt; [`ABSENT`] but on x86-64.
+    pub regs_orig_ax: u32,
     /// `pt_regs` instruction pointer (`ip`, arm64 `pc`).
     pub regs_ip: u32,
     /// `pt_regs` stack pointer (`sp`).
@@ -134,9 +142,8 @@ pub const TAKEOVER_NS: u64 = 2_000_000_000;
 pub struct Config {
     /// Address of `tw_timer_handler`; timers with another function are not ours.
     pub tw_timer_handler: u64,
-    /// Wake the reader each time the bytes that wait in the ring pass a multiple of this; below it records
-    /// are submitted silently and found at the reader's next tick. A power of two, or 0: wake at every
-    /// record.
+    /// Wake the reader when at least so many bytes wait in the ring; below it records are submitted silently and
+    /// found at the reader's next tick. 0: wake at every record.
     pub wakeup_bytes: u64,
     /// Size of a kernel stack in bytes (THREAD_SIZE): 16 KiB on x86-64, twice that under KASAN.
     pub thread_size: u64,
@@ -150,9 +157,9 @@ pub struct Config {
 }
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 35 * 4);
+    assert!(size_of::<Offsets>() == 39 * 4);
     assert!(size_of::<Filter>() == 64);
-    assert!(size_of::<Config>() == 24 + 164 + 40 + 4);
+    assert!(size_of::<Config>() == 24 + 156 + 64 + 4);
 };
 
 #[cfg(feature = "user")]

@@ -8,5 +8,7 @@ pub const STACK_RING_FULL: u32 = 1;
 pub const READ_FAILED: u32 = 2;
 /// Records submitted to the event ring.
 pub const SUBMITTED: u32 = 3;
+/// No count: when this CPU last woke the reader, CLOCK_MONOTONIC, nanoseconds.
+pub const WOKEN_NS: u32 = 4;
 /// The number of slots.
-pub const SLOTS: u32 = 4;
+pub const SLOTS: u32 = 5;

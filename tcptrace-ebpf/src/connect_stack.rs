@@ -10,7 +10,14 @@ use tcptrace_common::{
     state::{CLOSE, SYN_SENT},
 };
 
-use crate::{context, flow, kernel::ReadFailed, maps::LAST_CONNECT, ring, sock::Sock, stack::{self, Ports}};
+use crate::{
+    context, flow,
+    kernel::ReadFailed,
+    maps::LAST_CONNECT,
+    ring,
+    sock::Sock,
+    stack::{self, Ports},
+};
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn connect_stack(ctx: RawTracePointContext) -> i32 {
@@ -24,8 +31,8 @@ fn try_connect_stack(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
     }
     let sk = ctx.arg::<u64>(0);
     let mut common = flow::common(sk);
-    common.fill()?;
-    let Some(sock) = Sock::wanted(sk, &common, false)? else { return Ok(()) };
+    common.read()?;
+    let Some(sock) = Sock::wanted(&common, false)? else { return Ok(()) };
     let ports = Ports { local: sock.flow.local_port, remote: sock.flow.remote_port };
     stack::report(KIND_STATE, context::of_caller(), sk, ports, time_of(sk))
 }

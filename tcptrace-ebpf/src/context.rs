@@ -19,19 +19,16 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_task};
 use tcptrace_common::{
     config::ABSENT,
-    record::{COMM_LEN, FLAG_KTHREAD, FLAG_PROCESS, FLAG_SOFTIRQ},
+    record::{FLAG_KTHREAD, FLAG_PROCESS, FLAG_SOFTIRQ},
 };
 
 use crate::{
     config::config,
     kernel::{ReadFailed, read},
-    window::Window,
+    object::Object,
 };
 
 /// The task is on its way out (`include/linux/sched.h`).
@@ -45,22 +42,24 @@ const IN_INTERRUPT: u32 = 0x000f_0100;
 
 /// Says with `FLAG_*` in which context the program was called; no flag when that cannot be told.
 ///
-/// `scratch` is eight bytes of a ring buffer record, through which the address in `ctx` becomes a number.
+/// `task` is `current`. `scratch` is eight bytes of a ring buffer record, through which the address in `ctx` becomes a number.
 #[inline(always)]
-pub fn flags(ctx: *const c_void, scratch: *mut u64) -> u8 {
+pub fn flags<O: Object>(ctx: *const c_void, task: &O::Other, scratch: *mut u64) -> u8 {
     // A task that cannot be read is as unknown as one whose offsets the kernel did not tell.
-    interrupt_or_task(ctx, scratch).unwrap_or(0)
+    interrupt_or_task::<O>(ctx, task, scratch).unwrap_or(0)
 }
 
 #[inline(always)]
-fn interrupt_or_task(ctx: *const c_void, scratch: *mut u64) -> Result<u8, ReadFailed> {
-    // SAFETY: the helper takes nothing and returns the address of `current`.
-    let task = unsafe { bpf_get_current_task() };
+fn interrupt_or_task<O: Object>(
+    ctx: *const c_void,
+    task: &O::Other,
+    scratch: *mut u64,
+) -> Result<u8, ReadFailed> {
     if config!(offsets.task_softirq_count) != ABSENT {
-        if read::<u32>(task, config!(offsets.task_softirq_count))? & IN_INTERRUPT != 0 {
+        if task.member::<u32>(config!(offsets.task_softirq_count))? & IN_INTERRUPT != 0 {
             return Ok(FLAG_SOFTIRQ);
         }
-        let flags = read::<u32>(task, config!(offsets.task_flags))?;
+        let flags = task.member::<u32>(config!(offsets.task_flags))?;
         return Ok(if flags & PF_KTHREAD != 0 { FLAG_PROCESS | FLAG_KTHREAD } else { FLAG_PROCESS });
     }
     if config!(offsets.task_stack) == ABSENT {
@@ -73,7 +72,7 @@ fn interrupt_or_task(ctx: *const c_void, scratch: *mut u64) -> Result<u8, ReadFa
         scratch.write_volatile(ctx as u64);
         scratch.read_volatile()
     };
-    let mut near = Window::<2>::new(task, config!(offsets.task_stack));
+    let mut near = task.near::<2>(config!(offsets.task_stack));
     near.fill()?;
     let stack = near.member::<u64>(config!(offsets.task_stack))?;
     if here.wrapping_sub(stack) >= config!(thread_size) {
@@ -83,23 +82,28 @@ fn interrupt_or_task(ctx: *const c_void, scratch: *mut u64) -> Result<u8, ReadFa
     if flags & PF_KTHREAD != 0 {
         return Ok(FLAG_PROCESS | FLAG_KTHREAD);
     }
-    if flags & PF_EXITING != 0 || in_system_call(stack)? {
+    if flags & PF_EXITING != 0 {
         return Ok(FLAG_PROCESS);
     }
-    Ok(FLAG_SOFTIRQ)
+    let system_call = match O::system_call(task)? {
+        Some(number) => number,
+        None => system_call(stack)?,
+    };
+    Ok(if system_call >= 0 { FLAG_PROCESS } else { FLAG_SOFTIRQ })
 }
 
-/// Whether the task entered the kernel by a system call, from the top of its kernel stack (x86-64 only).
+/// The system call by which the task entered the kernel, from the top of its kernel stack (x86-64 only); -1 where
+/// it was another way.
 ///
 /// There the CPU pushes ss, sp, flags, cs and ip, and the kernel one word below them: `orig_ax`. Kernels
 /// built with CONFIG_X86_FRED (6.9+) leave 16 bytes above it (TOP_OF_KERNEL_STACK_PADDING); a user's ss is
 /// never 0, those bytes are unless FRED is in use, and then the last eight are reserved and 0.
 #[inline(always)]
-fn in_system_call(stack: u64) -> Result<bool, ReadFailed> {
+fn system_call(stack: u64) -> Result<i64, ReadFailed> {
     const WORDS: u64 = 8;
     let top = read::<[u64; WORDS as usize]>(stack + config!(thread_size) - WORDS * 8, 0)?;
     let orig_ax = if top[7] != 0 { top[2] } else { top[0] };
-    Ok(orig_ax as i64 >= 0)
+    Ok(orig_ax as i64)
 }
 
 /// As [`flags`], for a hook in a function that may sleep (`sock_recvmsg`, connect()): the current task itself
@@ -114,25 +118,9 @@ pub fn of_caller() -> u8 {
     }
 }
 
-/// Process and thread id of the current task. Only meaningful with FLAG_PROCESS.
-#[inline(always)]
-pub fn pid_tid() -> (u32, u32) {
-    let both = bpf_get_current_pid_tgid();
-    ((both >> 32) as u32, both as u32)
-}
-
 /// cgroup v2 id of the current task. Only meaningful with FLAG_PROCESS.
 #[inline(always)]
 pub fn cgroup_id() -> u64 {
     // SAFETY: the helper takes nothing.
     unsafe { bpf_get_current_cgroup_id() }
-}
-
-/// Writes the current task's name; zeros if the helper fails. Only meaningful with FLAG_PROCESS.
-#[inline(always)]
-pub fn comm(to: *mut [u8; COMM_LEN]) {
-    // SAFETY: `to` points to as many bytes as said; on failure the helper fills them with zeros.
-    unsafe {
-        bpf_get_current_comm(to.cast(), COMM_LEN as u32);
-    }
 }

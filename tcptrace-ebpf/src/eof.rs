@@ -12,6 +12,7 @@ use crate::{
     context, flow,
     kernel::ReadFailed,
     maps::{EOF_SEEN, EOF_SLOTS, ToldEof},
+    object::{Object as _, Probed},
     ring,
     sock::Sock,
     stack::Ports,
@@ -43,11 +44,11 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
     }
     let sk = ctx.arg::<u64>(0);
     let mut common = flow::common(sk);
-    common.fill()?;
-    if common.member::<u8>(config!(offsets.skc_state))? != CLOSE_WAIT {
+    common.read()?;
+    if common.get::<u8>(config!(offsets.skc_state))? != CLOSE_WAIT {
         return Ok(None);
     }
-    let Some(sock) = Sock::wanted(sk, &common, false)? else { return Ok(None) };
+    let Some(sock) = Sock::wanted(&common, false)? else { return Ok(None) };
     // A call for no bytes returns 0 as well, with data or the end of file still to be read.
     let unread = sock.unread()?;
     if unread != 0 && unread != UNREAD_UNKNOWN {
@@ -75,8 +76,8 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
             (*record).netns = sock.flow.netns;
             (*record).time_ns = time_ns;
             (*record).sk = sk;
-            ((*record).pid, (*record).tid) = context::pid_tid();
-            context::comm(&raw mut (*record).comm);
+            ((*record).pid, (*record).tid) = Probed::pid_tid(&Probed::task());
+            Probed::comm(&Probed::task(), &raw mut (*record).comm);
             (*record).local_port = sock.flow.local_port;
             (*record).remote_port = sock.flow.remote_port;
             (*record).pad2 = 0;

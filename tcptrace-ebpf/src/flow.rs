@@ -3,11 +3,7 @@
 
 use tcptrace_common::config::ABSENT;
 
-use crate::{
-    config::config,
-    kernel::{ReadFailed, read},
-    window::Window,
-};
+use crate::{config::config, kernel::ReadFailed, object::Object, window::Window};
 
 /// `AF_INET`.
 pub const AF_INET: u16 = 2;
@@ -26,16 +22,16 @@ pub fn common(address: u64) -> Common {
 
 /// Inode number of the network namespace; 0 on a kernel without namespaces (CONFIG_NET_NS).
 #[inline(always)]
-fn netns(common: &Common) -> Result<u32, ReadFailed> {
+fn netns(common: &impl Object) -> Result<u32, ReadFailed> {
     if config!(offsets.skc_net) == ABSENT {
         return Ok(0);
     }
-    read(common.member(config!(offsets.skc_net))?, config!(offsets.net_inum))
+    common.target(config!(offsets.skc_net))?.member(config!(offsets.net_inum))
 }
 
 /// A socket's place in the network, in network byte order.
-pub struct Flow<'a> {
-    common: &'a Common,
+pub struct Flow<'a, O> {
+    common: &'a O,
     family: u16,
     /// Local port, big endian; 0 while there is none.
     pub local_port: u16,
@@ -45,14 +41,14 @@ pub struct Flow<'a> {
     pub netns: u32,
 }
 
-impl<'a> Flow<'a> {
+impl<'a, O: Object> Flow<'a, O> {
     /// Completes what `common` says. `None` when a filter rules it out or the family is not IP.
     ///
     /// `local_port` is big endian. `listening` says that the socket is or was a listener: the remote side of
     /// the child that it has just made may still be the listener's (`inet_csk_clone_lock` before 6.18), and
     /// an IPv6 listener may serve both families, so neither is filtered on.
     #[inline(always)]
-    pub fn wanted(common: &'a Common, local_port: u16, listening: bool) -> Result<Option<Self>, ReadFailed> {
+    pub fn wanted(common: &'a O, local_port: u16, listening: bool) -> Result<Option<Self>, ReadFailed> {
         let family = common.member::<u16>(config!(offsets.skc_family))?;
         if family != AF_INET && family != AF_INET6 {
             return Ok(None);
@@ -70,10 +66,13 @@ impl<'a> Flow<'a> {
         Ok(Some(flow))
     }
 
-    /// The network namespace, `struct net`; 0 on a kernel without namespaces.
+    /// The network namespace, `struct net`; `None` on a kernel without namespaces.
     #[inline(always)]
-    pub fn net(&self) -> Result<u64, ReadFailed> {
-        if config!(offsets.skc_net) == ABSENT { Ok(0) } else { self.common.member(config!(offsets.skc_net)) }
+    pub fn net(&self) -> Result<Option<O::Other>, ReadFailed> {
+        if config!(offsets.skc_net) == ABSENT {
+            return Ok(None);
+        }
+        self.common.target(config!(offsets.skc_net)).map(Some)
     }
 
     /// Local address, IPv4 as v4-mapped IPv6.
@@ -91,7 +90,7 @@ impl<'a> Flow<'a> {
     #[inline(always)]
     fn address(&self, v4: u32, v6: u32) -> Result<[u32; 4], ReadFailed> {
         if self.family == AF_INET6 && v6 != ABSENT {
-            self.common.member(v6)
+            self.common.address16(v6)
         } else {
             Ok([0, 0, V4_MAPPED, self.common.member(v4)?])
         }

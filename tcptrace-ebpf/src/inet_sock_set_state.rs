@@ -1,9 +1,13 @@
 //! `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`: every transition of
 //! a full socket. It never says TIME_WAIT; that is what the timer hooks are for.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_ktime_get_ns, macros::raw_tracepoint,
-    programs::RawTracePointContext,
+    EbpfContext as _,
+    helpers::generated::bpf_ktime_get_ns,
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use tcptrace_common::{
     record::{BUCKETS_UNKNOWN, FLAG_PROCESS, KIND_STATE, StateRecord, UNREAD_UNKNOWN},
@@ -18,6 +22,7 @@ use crate::{
     context, flow,
     kernel::ReadFailed,
     maps::{LAST_CONNECT, SockTime},
+    object::{Object, Typed},
     ring,
     sock::Sock,
     takeover,
@@ -31,14 +36,21 @@ const SYNCHRONISED: u16 =
 /// States that `tcp_time_wait` is called in.
 const MAKES_MINIS: u16 = 1 << FIN_WAIT2 | 1 << CLOSING;
 
+/// Where the kernel has typed tracepoints and lets them be used.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn typed_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sock = Typed::new(ctx.arg(0));
+    ring::report(report(ctx.as_ptr(), sock, ctx.arg(1), ctx.arg(2)))
+}
+
+/// Elsewhere.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-    ring::report(try_inet_sock_set_state(&ctx))
+    ring::report(report(ctx.as_ptr(), flow::common(ctx.arg(0)), ctx.arg(1), ctx.arg(2)))
 }
 
 #[inline(always)]
-fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
-    let (from, to) = (ctx.arg::<u32>(1), ctx.arg::<u32>(2));
+fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> Result<(), ReadFailed> {
     if from >= state::SLOTS as u32 || to >= state::SLOTS as u32 {
         return Ok(());
     }
@@ -47,11 +59,9 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
         return Ok(());
     }
     let (from, to) = (from as u8, to as u8);
-    let sk = ctx.arg::<u64>(0);
     let listening = from == LISTEN || to == LISTEN;
-    let mut common = flow::common(sk);
-    common.fill()?;
-    let Some(sock) = Sock::wanted(sk, &common, listening)? else { return Ok(()) };
+    object.fill()?;
+    let Some(sock) = Sock::wanted(&object, listening)? else { return Ok(()) };
     if !is_wanted && !takeover::is_possible_in(sock.flow.netns) {
         return Ok(());
     }
@@ -76,21 +86,22 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
     // SAFETY: the helper takes nothing.
     let time_ns = unsafe { bpf_ktime_get_ns() };
     if config!(stacks) != 0 && to == SYN_SENT {
-        leave_time(sk, time_ns);
+        leave_time(object.address(), time_ns);
     }
 
     let Some(mut entry) = ring::reserve::<StateRecord>() else { return Ok(()) };
     let record = entry.as_mut_ptr();
+    let task = O::task();
     // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.
     unsafe {
-        flags |= context::flags(ctx.as_ptr(), &raw mut (*record).cgroup_id);
+        flags |= context::flags::<O>(ctx, &task, &raw mut (*record).cgroup_id);
         (*record).kind = KIND_STATE;
         (*record).flags = flags;
         (*record).from = from;
         (*record).to = to;
         (*record).netns = sock.flow.netns;
         (*record).time_ns = time_ns;
-        (*record).sk = sk;
+        (*record).sk = object.address();
         (*record).unread = unread;
         (*record).local_port = sock.flow.local_port;
         (*record).remote_port = sock.flow.remote_port;
@@ -99,9 +110,9 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
         (*record).sk_err = sk_err;
         (*record).buckets_left = buckets_left;
         if flags & FLAG_PROCESS != 0 {
-            ((*record).pid, (*record).tid) = context::pid_tid();
+            ((*record).pid, (*record).tid) = O::pid_tid(&task);
             (*record).cgroup_id = context::cgroup_id();
-            context::comm(&raw mut (*record).comm);
+            O::comm(&task, &raw mut (*record).comm);
         } else {
             ring::zero(&raw mut (*record).cgroup_id, 2);
             ring::zero((&raw mut (*record).comm).cast(), 2);
@@ -113,7 +124,7 @@ fn try_inet_sock_set_state(ctx: &RawTracePointContext) -> Result<(), ReadFailed>
 
 /// `unread` where it says something: on the way into and out of CLOSE_WAIT, and when a connection is closed.
 #[inline(always)]
-fn unread(sock: &Sock<'_>, from: u8, to: u8) -> Result<u32, ReadFailed> {
+fn unread(sock: &Sock<'_, impl Object>, from: u8, to: u8) -> Result<u32, ReadFailed> {
     if from == CLOSE_WAIT || to == CLOSE_WAIT || to == CLOSE && 1 << from & SYNCHRONISED != 0 {
         sock.unread()
     } else {

@@ -1,4 +1,4 @@
-//! tcptrace's BPF programs: raw tracepoints that read, filter, reserve and submit. They keep no state about
+//! tcptrace's BPF programs: tracepoints that read, filter, reserve and submit. They keep no state about
 //! connections and know no kernel offset as a literal; see `config` for where those come from.
 //!
 //! One file per hook, each citing the tracepoint's signature; every map is in `maps`.
@@ -15,6 +15,7 @@ mod inet_sock_set_state;
 mod kernel;
 mod maps;
 mod mini;
+mod object;
 mod ring;
 mod sock;
 mod sock_recv_length;

@@ -11,29 +11,30 @@ use crate::{
     context,
     flow::{self, Flow},
     kernel::{ReadFailed, read},
+    object::Object,
     ring, takeover,
 };
 
 /// The mini that `timer` (`struct timer_list *`) belongs to, or `None` for any other timer of the host.
 #[inline(always)]
-pub fn of_timer(timer: u64) -> Result<Option<u64>, ReadFailed> {
-    if read::<u64>(timer, config!(offsets.timer_function))? != config!(tw_timer_handler) {
+pub fn of_timer(timer: &impl Object) -> Result<Option<u64>, ReadFailed> {
+    if timer.member::<u64>(config!(offsets.timer_function))? != config!(tw_timer_handler) {
         return Ok(None);
     }
-    Ok(Some(timer - u64::from(config!(offsets.tw_timer))))
+    Ok(Some(timer.address().wrapping_sub(config!(offsets.tw_timer).into())))
 }
 
 /// Reports what happened to the timer, unless a filter rules the mini out.
 #[inline(always)]
-pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed> {
+pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), ReadFailed> {
     let Some(mini) = of_timer(timer)? else { return Ok(()) };
     let mut common = flow::common(mini);
-    common.fill()?;
+    common.read()?;
     // `tw_num` is the socket's `inet_num` (`inet_twsk_alloc`) and never given up.
-    let local_port = common.member::<u16>(config!(offsets.skc_num))?.to_be();
+    let local_port = common.get::<u16>(config!(offsets.skc_num))?.to_be();
     let Some(place) = Flow::wanted(&common, local_port, false)? else { return Ok(()) };
     let substate = read::<u8>(mini, config!(offsets.tw_substate))?;
-    let expires = read::<u64>(timer, config!(offsets.timer_expires))?;
+    let expires = timer.member::<u64>(config!(offsets.timer_expires))?;
     // SAFETY: neither helper takes anything.
     let (now_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
     let left_jiffies = expires.wrapping_sub(jiffies) as i64;
@@ -44,9 +45,10 @@ pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed
 
     let Some(mut entry) = ring::reserve::<MiniRecord>() else { return Ok(()) };
     let record = entry.as_mut_ptr();
+    let task = O::task();
     // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.
     unsafe {
-        let flags = context::flags(ctx, &raw mut (*record).mini);
+        let flags = context::flags::<O>(ctx, &task, &raw mut (*record).mini);
         (*record).kind = kind;
         (*record).flags = flags;
         (*record).substate = substate;
@@ -55,7 +57,7 @@ pub fn report(ctx: *const c_void, kind: u8, timer: u64) -> Result<(), ReadFailed
         (*record).time_ns = now_ns;
         (*record).mini = mini;
         (*record).left_jiffies = left_jiffies;
-        ((*record).pid, (*record).tid) = if flags & FLAG_PROCESS != 0 { context::pid_tid() } else { (0, 0) };
+        ((*record).pid, (*record).tid) = if flags & FLAG_PROCESS != 0 { O::pid_tid(&task) } else { (0, 0) };
         (*record).local_port = place.local_port;
         (*record).remote_port = place.remote_port;
         (*record).pad2 = 0;

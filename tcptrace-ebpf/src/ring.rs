@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_ktime_get_ns,
     maps::ring_buf::RingBufEntry,
 };
 use aya_log_ebpf::warn;
@@ -12,9 +13,6 @@ use crate::{
     kernel::ReadFailed,
     maps::{COUNTERS, EVENTS},
 };
-
-/// What the kernel puts before each record (BPF_RINGBUF_HDR_SZ).
-const HEADER_BYTES: u64 = 8;
 
 /// Adds 1 to a slot of this CPU's counters.
 #[inline(always)]
@@ -35,29 +33,49 @@ pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
     entry
 }
 
-/// Submits a record to the event ring, waking the reader only when the backlog passes another mark: a
-/// wake-up per record costs more than everything else that these programs do.
+/// Submits a record to the event ring, waking the reader only when enough waits for it: a wake-up per record costs
+/// more than everything else that these programs do.
 #[inline(always)]
 pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
-    entry.submit(wakeup_flag(size_of::<T>() as u64));
-    count(counter::SUBMITTED);
+    let submitted = match COUNTERS.get_ptr_mut(counter::SUBMITTED) {
+        // SAFETY: the slot belongs to this CPU; a program that interrupts this one may lose it a count.
+        Some(slot) => unsafe {
+            *slot += 1;
+            *slot
+        },
+        None => 0,
+    };
+    let flag = if wakes(submitted) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    entry.submit(flag.into());
 }
 
-/// FORCE_WAKEUP for the record of `size` bytes that carries the backlog past a multiple of `wakeup_bytes`.
-///
-/// When CPUs reserve at the same moment, the mark may be passed without any of them seeing it as its own. Then
-/// the next mark wakes, or the reader's tick. More wake-ups to be surer would cost an interrupt each.
+/// How many records a CPU submits between two looks at how much waits, a power of two: a look costs as much as a
+/// third of the record.
+const LOOK_EVERY: u64 = 64;
+
+/// The shortest time between two wake-ups by one CPU, in nanoseconds: each is an interrupt, and a reader that has
+/// been woken needs no second one.
+const WAKE_EVERY_NS: u64 = 1_000_000;
+
+/// Whether the `submitted`-th record of this CPU wakes the reader. What no record does, the reader's tick does.
 #[inline(always)]
-fn wakeup_flag(size: u64) -> u64 {
+fn wakes(submitted: u64) -> bool {
     let mark = config!(wakeup_bytes);
     if mark == 0 {
-        return BPF_RB_FORCE_WAKEUP.into();
+        return true;
     }
-    let waiting = EVENTS.query(BPF_RB_AVAIL_DATA.into());
-    if waiting >= mark && waiting & (mark - 1) < size + HEADER_BYTES {
-        BPF_RB_FORCE_WAKEUP.into()
-    } else {
-        BPF_RB_NO_WAKEUP.into()
+    if submitted & (LOOK_EVERY - 1) != 0 || EVENTS.query(BPF_RB_AVAIL_DATA.into()) < mark {
+        return false;
+    }
+    let Some(last) = COUNTERS.get_ptr_mut(counter::WOKEN_NS) else { return true };
+    // SAFETY: the helper takes nothing, and the slot belongs to this CPU.
+    unsafe {
+        let now_ns = bpf_ktime_get_ns();
+        let is_due = now_ns.wrapping_sub(*last) >= WAKE_EVERY_NS;
+        if is_due {
+            *last = now_ns;
+        }
+        is_due
     }
 }
 

@@ -7,9 +7,9 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    flow::{Common, Flow},
+    flow::Flow,
     kernel::{ReadFailed, read},
-    window::Window,
+    object::Object,
 };
 
 /// `IPPROTO_TCP`.
@@ -18,39 +18,42 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
 /// A TCP or MPTCP socket that no filter rules out.
-pub struct Sock<'a> {
-    sk: u64,
-    is_mptcp: bool,
+pub struct Sock<'a, O: Object> {
+    object: &'a O,
+    /// NULL for MPTCP's own sockets.
+    tcp: O::Other,
     /// Its 4-tuple and namespace.
-    pub flow: Flow<'a>,
+    pub flow: Flow<'a, O>,
 }
 
-impl<'a> Sock<'a> {
+impl<'a, O: Object> Sock<'a, O> {
     /// `None` for other protocols (SCTP reports through the same tracepoints, with other meanings) and for
     /// what the filters rule out. `listening` as in [`Flow::wanted`].
     #[inline(always)]
-    pub fn wanted(sk: u64, common: &'a Common, listening: bool) -> Result<Option<Self>, ReadFailed> {
-        let protocol = protocol(sk)?;
+    pub fn wanted(object: &'a O, listening: bool) -> Result<Option<Self>, ReadFailed> {
+        let protocol = protocol(object)?;
         if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
             return Ok(None);
         }
         // `tcp_set_state` gives the port back (`__inet_put_port` zeroes skc_num) before it reports CLOSE;
         // `inet_sport` stays.
-        let local_port = match common.member::<u16>(config!(offsets.skc_num))? {
-            0 => read(sk, config!(offsets.inet_sport))?,
+        let tcp = if protocol == IPPROTO_MPTCP { O::null() } else { object.tcp() };
+        let local_port = match object.member::<u16>(config!(offsets.skc_num))? {
+            // An `mptcp_sock` begins with the same `inet_sock`.
+            0 if tcp.is_null() => read(object.address(), config!(offsets.inet_sport))?,
+            0 => tcp.member(config!(offsets.inet_sport))?,
             port => port.to_be(),
         };
-        let is_mptcp = protocol == IPPROTO_MPTCP;
-        Ok(Flow::wanted(common, local_port, listening)?.map(|flow| Self { sk, is_mptcp, flow }))
+        Ok(Flow::wanted(object, local_port, listening)?.map(|flow| Self { object, tcp, flow }))
     }
 
     /// FLAG_MPTCP, FLAG_MPTCP_SUBFLOW and FLAG_LINGER2_NEGATIVE.
     #[inline(always)]
     pub fn protocol_flags(&self) -> Result<u8, ReadFailed> {
-        if self.is_mptcp {
+        if self.tcp.is_null() {
             return Ok(FLAG_MPTCP);
         }
-        let mut tcp = Window::<4>::new(self.sk, config!(offsets.linger2));
+        let mut tcp = self.tcp.near::<4>(config!(offsets.linger2));
         tcp.fill()?;
         let mut flags = 0;
         if tcp.member::<i32>(config!(offsets.linger2))? < 0 {
@@ -65,7 +68,7 @@ impl<'a> Sock<'a> {
     /// FLAG_ORPHAN, and `sk_err`: a positive errno, or 0.
     #[inline(always)]
     pub fn orphan_and_error(&self) -> Result<(u8, u32), ReadFailed> {
-        let mut near = Window::<2>::new(self.sk, config!(offsets.sk_err));
+        let mut near = self.object.near::<2>(config!(offsets.sk_err));
         near.fill()?;
         let is_orphan = near.member::<u64>(config!(offsets.sk_socket))? == 0;
         Ok((if is_orphan { FLAG_ORPHAN } else { 0 }, near.member(config!(offsets.sk_err))?))
@@ -74,25 +77,25 @@ impl<'a> Sock<'a> {
     /// `rcv_nxt - copied_seq`, or [`UNREAD_UNKNOWN`] for MPTCP, which counts in another structure.
     #[inline(always)]
     pub fn unread(&self) -> Result<u32, ReadFailed> {
-        if self.is_mptcp {
+        if self.tcp.is_null() {
             return Ok(UNREAD_UNKNOWN);
         }
-        Ok(self.received()?.wrapping_sub(read(self.sk, config!(offsets.copied_seq))?))
+        Ok(self.received()?.wrapping_sub(self.tcp.member(config!(offsets.copied_seq))?))
     }
 
     /// `rcv_nxt`, the sequence number after the last byte or FIN received; 0 for MPTCP.
     #[inline(always)]
     pub fn received(&self) -> Result<u32, ReadFailed> {
-        if self.is_mptcp { Ok(0) } else { read(self.sk, config!(offsets.rcv_nxt)) }
+        if self.tcp.is_null() { Ok(0) } else { self.tcp.member(config!(offsets.rcv_nxt)) }
     }
 }
 
 /// `sk_protocol` was one byte before 5.6 and where that change is not carried.
 #[inline(always)]
-fn protocol(sk: u64) -> Result<u16, ReadFailed> {
+fn protocol(object: &impl Object) -> Result<u16, ReadFailed> {
     if config!(offsets.sk_protocol_size) == 1 {
-        read::<u8>(sk, config!(offsets.sk_protocol)).map(u16::from)
+        object.member::<u8>(config!(offsets.sk_protocol)).map(u16::from)
     } else {
-        read(sk, config!(offsets.sk_protocol))
+        object.member(config!(offsets.sk_protocol))
     }
 }

@@ -4,7 +4,9 @@
 //! Runtimes with an event loop read the end of file themselves and call the application afterwards: no stack at
 //! that moment has a frame of it. But it is the application that writes, and does so from its own functions.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext,
+};
 use tcptrace_common::{
     record::KIND_SENT,
     state::{CLOSE_WAIT, ESTABLISHED},
@@ -38,18 +40,17 @@ fn try_sock_send_length_stack(ctx: &RawTracePointContext) -> Result<(), ReadFail
     }
     let sk = ctx.arg::<u64>(0);
     let mut common = flow::common(sk);
-    common.fill()?;
+    common.read()?;
     // Sockets of every protocol come here, and all begin with a `sock_common`.
-    let family = common.member::<u16>(config!(offsets.skc_family))?;
-    let state = common.member::<u8>(config!(offsets.skc_state))?;
+    let family = common.get::<u16>(config!(offsets.skc_family))?;
+    let state = common.get::<u8>(config!(offsets.skc_state))?;
     if family != flow::AF_INET && family != flow::AF_INET6 || state != ESTABLISHED && state != CLOSE_WAIT {
         return Ok(());
     }
-    let Some(sock) = Sock::wanted(sk, &common, false)? else { return Ok(()) };
+    let Some(sock) = Sock::wanted(&common, false)? else { return Ok(()) };
     let Some(seen) = SENT_SEEN.get_ptr_mut(eof::slot_of(sk, SENT_SLOTS)) else { return Ok(()) };
     let Sock { flow, .. } = &sock;
-    let connection =
-        u64::from(state) << 32 | u64::from(flow.local_port) << 16 | u64::from(flow.remote_port);
+    let connection = u64::from(state) << 32 | u64::from(flow.local_port) << 16 | u64::from(flow.remote_port);
     // SAFETY: the helper takes nothing.
     let time_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the slot is inside the map. CPUs that write it at once may mix two connections, which at worst takes

@@ -12,9 +12,9 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    context,
     kernel::{ReadFailed, read},
     maps::STACKS,
+    object::{Object as _, Probed},
     ring,
 };
 
@@ -60,7 +60,7 @@ pub fn report(reason: u8, caller: u8, sk: u64, ports: Ports, time_ns: u64) -> Re
         (*record).remote_port = ports.remote;
         (*record).time_ns = time_ns;
         (*record).sk = sk;
-        ((*record).pid, (*record).tid) = context::pid_tid();
+        ((*record).pid, (*record).tid) = Probed::pid_tid(&Probed::task());
         (*record).ip = ip;
         (*record).sp = sp;
         (*record).fp = fp;

@@ -11,7 +11,8 @@ use crate::kernel::{ReadFailed, read};
 /// Which members lie within is known only when the program is loaded. The others are read on their own, and as
 /// offsets are constants by then, the verifier removes whichever way is not taken.
 pub struct Window<const WORDS: usize> {
-    address: u64,
+    /// Of the structure.
+    pub address: u64,
     start: u32,
     words: MaybeUninit<[u64; WORDS]>,
 }
@@ -26,7 +27,7 @@ impl<const WORDS: usize> Window<WORDS> {
 
     /// Reads it.
     #[inline(always)]
-    pub fn fill(&mut self) -> Result<(), ReadFailed> {
+    pub fn read(&mut self) -> Result<(), ReadFailed> {
         let source = self.address.wrapping_add(u64::from(self.start));
         // SAFETY: the destination is as long as said; the helper checks the source.
         let error = unsafe {
@@ -37,7 +38,7 @@ impl<const WORDS: usize> Window<WORDS> {
 
     /// The member at `offset` of the structure. `T` is an integer or an array of integers, and the window filled.
     #[inline(always)]
-    pub fn member<T: Copy>(&self, offset: u32) -> Result<T, ReadFailed> {
+    pub fn get<T: Copy>(&self, offset: u32) -> Result<T, ReadFailed> {
         if offset >= self.start && offset - self.start <= (WORDS * 8 - size_of::<T>()) as u32 {
             let within = (offset - self.start) as usize;
             // SAFETY: within the window, which the helper has filled. The kernel aligns the member, window and

@@ -29,7 +29,7 @@ fn config() -> Config {
     }
 }
 
-const PLAN: Plan = Plan { ring_bytes: 4096, timers: true, eof: true, stacks: false };
+const PLAN: Plan = Plan { ring_bytes: 4096, timers: true, typed: false, eof: true, stacks: false };
 
 /// The object with the first instruction of `program` replaced by `r0 = r9`, which the verifier rejects because
 /// r9 holds nothing yet.
@@ -67,6 +67,29 @@ fn an_optional_program_that_is_rejected_costs_only_itself() {
     assert_eq!(loaded.skipped.len(), 1);
     assert_eq!(loaded.skipped[0].name, "sock_recv_length");
     assert_eq!(loaded.skipped[0].why, "this kernel's verifier rejects it: R9 !read_ok");
+}
+
+#[test]
+fn where_a_typed_program_fails_plain_ones_stand_in_for_all() {
+    if !privileged() {
+        return;
+    }
+    let plan = Plan { typed: true, ..PLAN };
+    let loaded =
+        load(&with_broken("typed_timer_cancel"), &config(), &plan).unwrap_or_else(|error| panic!("{error}"));
+    let plain = ["timer_start", "timer_cancel", "timer_expire_entry", "inet_sock_set_state"];
+    assert!(loaded.programs.starts_with(&plain), "{:?}", loaded.programs);
+}
+
+#[test]
+fn an_object_without_types_of_its_own_is_loaded() {
+    if !privileged() {
+        return;
+    }
+    let object = without_types(OBJECT);
+    assert!(object::File::parse(&*object).unwrap().section_by_name(".BTF").is_none());
+    let loaded = load(&object, &config(), &PLAN).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(loaded.programs.len(), 5, "{:?}", loaded.programs);
 }
 
 #[test]

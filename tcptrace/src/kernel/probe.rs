@@ -84,7 +84,7 @@ pub fn probe(host: &Host, ring_bytes: u32) -> Probe {
             filter: Filter { netns: NO_NAMESPACE, ..Filter::ALL },
             stacks: 1,
         };
-        let plan = Plan { ring_bytes, timers: true, eof: true, stacks: true };
+        let plan = Plan { ring_bytes, timers: true, typed: false, eof: true, stacks: true };
         load::make(load::OBJECT, &config, &plan)
     });
     let mut bpf = match made {

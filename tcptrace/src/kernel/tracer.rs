@@ -28,11 +28,13 @@ pub struct TracerOptions {
     pub filter: Filter,
     /// Size of the event ring in bytes; rounded up to a power of two of pages, 4 KiB to 1 GiB.
     pub ring_bytes: u32,
-    /// The programs wake the reader each time the backlog passes a multiple of this, in bytes; rounded up to a
-    /// power of two. 0 wakes at every event, which costs more than all else.
+    /// The programs wake the reader when at least so many bytes wait, at most once a millisecond for each CPU. 0
+    /// wakes at every event, which costs more than all else.
     pub wakeup_bytes: u32,
     /// Trace minis: the truth about TIME_WAIT and orphaned FIN_WAIT2. Takes the address of tw_timer_handler.
     pub timers: bool,
+    /// Use programs at typed tracepoints where the kernel takes them; what they tell is the same.
+    pub typed: bool,
     /// Trace end of file told to applications, where the kernel has `sock_recv_length` (6.5).
     pub eof: bool,
     /// Take the user stack at end of file and at connect(), where the kernel allows; implies `eof`.
@@ -49,6 +51,7 @@ impl Default for TracerOptions {
             // A batch of some 600 events; a wake-up is then less than a hundredth of what reading it costs.
             wakeup_bytes: 64 << 10,
             timers: true,
+            typed: true,
             eof: false,
             stacks: false,
         }
@@ -115,10 +118,7 @@ impl Tracer {
         }
         let config = Config {
             tw_timer_handler,
-            wakeup_bytes: match options.wakeup_bytes {
-                0 => 0,
-                bytes => u64::from(bytes).next_power_of_two(),
-            },
+            wakeup_bytes: options.wakeup_bytes.into(),
             thread_size: u64::from(layout.thread_size),
             offsets: layout.offsets,
             filter: options.filter,
@@ -127,6 +127,7 @@ impl Tracer {
         let plan = Plan {
             ring_bytes: options.ring_bytes,
             timers: options.timers,
+            typed: options.typed,
             eof: options.eof,
             stacks: options.stacks,
         };

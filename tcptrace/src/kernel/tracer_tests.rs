@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::*;
 use crate::event::{Context, MiniTimer, StateChange};
 use crate::kernel::confine::confine;
+use crate::kernel::privileges::Release;
 use crate::net::{Flow, State};
 
 /// Runs `test` on a thread in a fresh network namespace with its loopback up, inside a tokio runtime; the
@@ -92,11 +93,18 @@ fn started(events: &[Event], flow: &Flow) -> Option<MiniTimer> {
 #[test]
 fn a_connection_is_seen_with_its_tuple_its_process_and_its_mini() {
     in_namespace(async |netns| {
-        for bind in ["127.0.0.1:0", "[::1]:0"] {
-            let mut tracer = start(&options(netns));
+        let has_typed = !Host::look().older_than(Release { major: 5, minor: 15 });
+        for (bind, typed) in
+            [("127.0.0.1:0", true), ("[::1]:0", true), ("127.0.0.1:0", false), ("[::1]:0", false)]
+        {
+            let mut tracer = start(&TracerOptions { typed, ..options(netns) });
             assert_eq!(
                 tracer.programs().unwrap().iter().map(|program| program.name).collect::<Vec<_>>(),
-                ["timer_start", "timer_cancel", "timer_expire_entry", "inet_sock_set_state"]
+                if typed && has_typed {
+                    ["typed_timer_start", "typed_timer_cancel", "typed_timer_expire", "typed_set_state"]
+                } else {
+                    ["timer_start", "timer_cancel", "timer_expire_entry", "inet_sock_set_state"]
+                }
             );
             let client = one_connection(bind, netns);
             let server = Flow {

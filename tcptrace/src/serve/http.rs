@@ -214,3 +214,7 @@ pub(crate) async fn answer(
     connection.as_mut().graceful_shutdown();
     let _ = timeout(grace, connection).await;
 }
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! What goes wrong around the tracer, done on purpose: what `docs/faults.md` promises.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use tests::clock::{sleep_ms, wait_until};
 use tests::exporter::{Exporter, Traffic};
 use tests::sockets::{Flavour, Meeting, read_eof};
 use tests::spawn;
-use tests::traced::Traced;
+use tests::traced::{Traced, attached};
 use tests::trial::live;
 use tests::truth;
 
@@ -113,8 +114,12 @@ fn stopped_exporter(sandbox: &Sandbox) -> Result<()> {
     }
     kill_process(pid, Signal::CONT)?;
     let transitions = "tcptrace_transitions_total{from=\"FIN_WAIT2\",to=\"TIME_WAIT\"}";
-    wait_until("all TIME_WAITs", SOON, || exporter.value(transitions).is_ok_and(|count| count >= 501.0))?;
-    ensure!(exporter.value(transitions)? == 501.0 && minis_of(PORT)? == 501);
+    // Each run that the kernel skipped may have been of one of them.
+    let skipped = || exporter.value("tcptrace_lost_events_total{cause=\"skipped_runs\"}").unwrap_or(0.0);
+    wait_until("all TIME_WAITs", SOON, || {
+        exporter.value(transitions).is_ok_and(|count| count + skipped() >= 501.0)
+    })?;
+    ensure!(exporter.value(transitions)? <= 501.0 && minis_of(PORT)? == 501);
     let health = exporter.health()?;
     ensure!(health["healthy"] == true && health["loss"]["ring_full"] == 0, "{health}");
     ensure!(exporter.stop()?.success());
@@ -258,9 +263,9 @@ fn terminal_gone(sandbox: &Sandbox) -> Result<()> {
     let outcome = wait_until("the screen", SOON, || {
         screen = fs::read_to_string(&children)
             .ok()
-            .and_then(|text| text.split_whitespace().next()?.parse::<i32>().ok());
+            .and_then(|text| text.split_whitespace().next()?.parse::<u32>().ok());
         // It has the terminal for itself, and its programs are attached.
-        screen.is_some_and(|pid| links_of(pid) >= 4)
+        screen.is_some_and(|pid| attached(pid) >= 4)
     });
     terminal.kill()?;
     terminal.wait()?;
@@ -268,20 +273,12 @@ fn terminal_gone(sandbox: &Sandbox) -> Result<()> {
     let screen = screen.context("waited for")?;
     let gone = wait_until("the end of the screen", SOON, || !Path::new(&format!("/proc/{screen}")).exists());
     if gone.is_err() {
-        let _ = kill_process(Pid::from_raw(screen).context("pid")?, Signal::KILL);
+        let _ = kill_process(Pid::from_raw(i32::try_from(screen)?).context("pid")?, Signal::KILL);
     }
     gone
 }
 
-/// BPF links that a process holds.
-fn links_of(pid: i32) -> usize {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
-    targets.filter(|target| target.to_string_lossy().contains("bpf_link")).count()
-}
-
-/// Two tracers on the same hooks see every connection, each, and measure the same to the nanosecond: the kernel's
-/// events carry the kernel's time, taken by each program for itself.
+/// Two tracers on the same hooks see every connection, each, and measure the same.
 fn two_at_once(sandbox: &Sandbox) -> Result<()> {
     const CONNECTIONS: usize = 200;
     let first = Traced::watch(sandbox, &[])?;
@@ -294,21 +291,22 @@ fn two_at_once(sandbox: &Sandbox) -> Result<()> {
         drop(client);
         read_eof(&mut server)?;
     }
-    let dwells = |tracer: Traced| -> Result<Vec<(u16, u64)>> {
+    let dwells = |tracer: Traced| -> Result<BTreeMap<u16, u64>> {
         let run = tracer.finish()?;
         let ended = run.transitions.iter().filter(|line| line.from == "CLOSE_WAIT" && line.local == addr);
-        let mut dwells =
-            ended.map(|line| Ok((line.remote.port(), line.dwell()?))).collect::<Result<Vec<_>>>()?;
-        dwells.sort_unstable();
+        let dwells: BTreeMap<_, _> =
+            ended.map(|line| Ok((line.remote.port(), line.dwell()?))).collect::<Result<_>>()?;
+        let at_least = CONNECTIONS.saturating_sub(usize::try_from(run.lost())?);
+        ensure!((at_least..=CONNECTIONS).contains(&dwells.len()), "{} of {CONNECTIONS}", dwells.len());
         Ok(dwells)
     };
     let (first, second) = (dwells(first)?, dwells(second)?);
-    ensure!(first.len() == CONNECTIONS, "{} of {CONNECTIONS}", first.len());
-    for (one, other) in first.iter().zip(&second) {
+    for (port, one) in &first {
         // The one's program runs after the other's, at both ends of the dwell; now and then something comes between.
-        ensure!(one.0 == other.0 && one.1.abs_diff(other.1) < 50_000_000, "{one:?} and {other:?}");
+        if let Some(other) = second.get(port) {
+            ensure!(one.abs_diff(*other) < 50_000_000, "{port}: {one} and {other} ns");
+        }
     }
-    ensure!(first.len() == second.len());
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub trait Resolver {
 /// A wanted network namespace: what was asked for, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
-    /// As given.
+    /// As given, but for the id of a process: the inode number.
     pub wanted: String,
     /// Inode number.
     pub inode: u32,

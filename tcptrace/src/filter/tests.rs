@@ -11,7 +11,7 @@ impl Resolver for Known {
     fn netns(&self, wanted: &str) -> Result<u32, Unresolved> {
         match wanted {
             "blue" => Ok(4_026_532_000),
-            "1" => Ok(4_026_531_833),
+            "1" | "4026531833" => Ok(4_026_531_833),
             "4026532111" => Ok(4_026_532_111),
             other => Err(Unresolved(format!("no network namespace {other}"))),
         }
@@ -109,7 +109,8 @@ fn namespaces_are_resolved_once() {
     let wanted = filter("--netns blue,1");
     assert!(wanted.matches_flow(&flow("10.0.0.1", 1, "10.0.0.2", 2)));
     assert_eq!(wanted.namespaces[0].inode, 4_026_532_000);
-    assert_eq!(wanted.to_string(), "--netns blue,1");
+    assert_eq!(wanted.to_string(), "--netns blue,4026531833");
+    assert_eq!(filter(&wanted.to_string()), wanted);
     assert_eq!(
         filter("--netns net:[4026532111]").kernel_part(StateSet::ALL, Detail::Transitions).netns,
         4_026_532_111

@@ -34,7 +34,9 @@ impl Filter {
             let inode = resolver.netns(wanted).map_err(|error| {
                 unresolved("--netns", error, "lsns --type net lists namespaces, ip netns those with a name")
             })?;
-            Ok(Netns { wanted: wanted.clone(), inode })
+            // A process may be gone later, and no recording knows them all.
+            let lasting = if wanted.parse::<u32>().is_ok() { inode.to_string() } else { wanted.clone() };
+            Ok(Netns { wanted: lasting, inode })
         });
         let containers = args.container.iter().map(|wanted| {
             let cgroup_ids = resolver.container(wanted).map_err(|error| {

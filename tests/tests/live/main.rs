@@ -6,6 +6,7 @@ mod close_wait;
 mod containers;
 mod demo;
 mod doctor;
+mod experiment;
 mod faults;
 mod fin_wait2;
 mod gaps;
@@ -15,6 +16,7 @@ mod leaks_scale;
 mod merged;
 mod namespaces;
 mod normal;
+mod recording;
 mod robust;
 mod run;
 mod scale;
@@ -59,6 +61,8 @@ fn main() -> anyhow::Result<ExitCode> {
             demo::trials(),
             screen::trials(),
             doctor::trials(),
+            experiment::trials(),
+            recording::trials(),
             robust::trials(),
             run::trials(),
             leaks::trials(),

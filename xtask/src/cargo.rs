@@ -7,7 +7,18 @@ use anyhow::{Context as _, Result, bail};
 
 /// The cargo that runs this.
 pub fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Cargo tells a program that it runs which package that is of. Build scripts that look at the same variables
+    // (ring's does) would take it for a change, and what depends on them be compiled again at every turn.
+    for (name, _) in std::env::vars_os() {
+        if [b"CARGO_PKG_".as_slice(), b"CARGO_MANIFEST_"]
+            .iter()
+            .any(|of| name.as_encoded_bytes().starts_with(of))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// The workspace root: where this crate's directory is.

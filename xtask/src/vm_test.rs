@@ -29,14 +29,17 @@ use crate::cargo::{root, target_dir};
 /// Options of `vm-test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these kernels, as `6.1`, `newest` or `6.12-arm64`; without it all of docs/kernels.md, which is then
-    /// written anew
+    /// Only these kernels, as `6.1`, `newest` or `6.12-arm64`; without it all of docs/kernels.md
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<Kernel>,
+    /// Write what was seen into docs/kernels.md
+    #[arg(long, conflicts_with = "filter")]
+    record: bool,
     /// Ask for newer packages of kernels that are here already
     #[arg(long)]
     update: bool,
-    /// Do not build static programs: take those that `cargo xtask test` runs, with this machine's libraries
+    /// For machines of this one's kind, do not build static programs: take those that `cargo xtask test` runs, with
+    /// the libraries that are here
     #[arg(long)]
     shared: bool,
     /// Real seconds that one machine may take
@@ -48,7 +51,6 @@ pub struct Args {
 
 /// Runs the command: fails when a test failed on some kernel, or a machine said nothing.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let whole_matrix = args.kernel.is_empty() && args.filter.is_none();
     let kernels = if args.kernel.is_empty() { kernel::matrix() } else { args.kernel.clone() };
     let directory = target_dir()?.join("vm");
     let mut programs = BTreeMap::new();
@@ -58,7 +60,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let outcome = test(&kernel, args, &directory, &mut programs);
         rows.push((kernel, outcome));
     }
-    if whole_matrix {
+    if args.record {
         matrix::write(&root()?, &rows)?;
     }
     println!();
@@ -85,7 +87,7 @@ fn test(
     let programs = match programs.entry(kernel.arch) {
         Entry::Occupied(known) => known.into_mut(),
         Entry::Vacant(unknown) => {
-            let linked = if args.shared { Linked::Shared } else { Linked::Static };
+            let linked = if args.shared && kernel.arch.is_native() { Linked::Shared } else { Linked::Static };
             unknown.insert(Programs::build(kernel.arch, linked)?)
         }
     };

@@ -114,7 +114,9 @@ pub fn find_emulator(arch: Arch) -> Result<PathBuf> {
 }
 
 fn emulator(arch: Arch) -> Result<Command> {
-    let mut command = Command::new(find_emulator(arch)?);
+    // It ends with us, however we end.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(find_emulator(arch)?);
     match arch {
         Arch::Amd64 => command.args(["-cpu", "max"]),
         // Authenticated pointers in the architecture's own algorithm are dear to emulate.

@@ -247,15 +247,17 @@ fn together(reports: &[(&StateReport, bool)], timeouts_compare: bool) -> StateRe
     }
 }
 
-/// In jiffies, so that only those of one HZ can be compared. The most common is that of the part with most dwells.
+/// In jiffies, so that only those of one HZ can be compared; `None` as well where the hosts have set theirs to
+/// different lengths, because no dwell is to be judged by another host's timer.
 fn timeout<'a>(reports: impl Iterator<Item = &'a StateReport> + Clone) -> Option<Timeout> {
-    let timeouts = || reports.clone().filter_map(|report| report.timeout);
-    let most =
-        reports.clone().filter(|report| report.timeout.is_some()).max_by_key(|report| report.finished.count);
-    Some(Timeout {
-        min_jiffies: timeouts().map(|timeout| timeout.min_jiffies).min()?,
-        most_common_jiffies: most?.timeout?.most_common_jiffies,
-        max_jiffies: timeouts().map(|timeout| timeout.max_jiffies).max()?,
+    let mut timeouts = reports.filter_map(|report| report.timeout);
+    let first = timeouts.next()?;
+    timeouts.try_fold(first, |so_far, timeout| {
+        (timeout.most_common_jiffies == so_far.most_common_jiffies).then(|| Timeout {
+            min_jiffies: so_far.min_jiffies.min(timeout.min_jiffies),
+            max_jiffies: so_far.max_jiffies.max(timeout.max_jiffies),
+            ..so_far
+        })
     })
 }
 

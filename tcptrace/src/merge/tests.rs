@@ -105,6 +105,16 @@ fn jiffies_of_different_kernels_are_not_compared() {
     let of_b = all.keyed().find(|report| {
         report.state == State::TimeWait && report.host.is_some_and(|host| host.as_str() == "b")
     });
+    let (c, mut d) = (of_host("c", None), of_host("d", None));
+    for report in
+        d.states.iter_mut().filter(|report| report.timeout.is_some_and(|one| one.max_jiffies < 2_000))
+    {
+        report.timeout = Some(Timeout { min_jiffies: 2_000, most_common_jiffies: 2_000, max_jiffies: 2_000 });
+    }
+    let other_lengths = merge(vec![c, d]).expect("merged");
+    let of = |state, phase| other_lengths.of(state, phase).and_then(|report| report.timeout);
+    assert_eq!(of(State::FinWait2, Some(Phase::Orphaned)), None, "tcp_fin_timeout differs");
+    assert_eq!(of(State::TimeWait, None).map(|timeout| timeout.max_jiffies), Some(15_000));
     assert_eq!(of_b.and_then(|report| report.timeout).map(|timeout| timeout.max_jiffies), Some(60_000));
     assert!(all.meta.now > NOW, "in the time of the Unix epoch");
 }

@@ -126,6 +126,25 @@ fn two_hosts(first: &Sandbox) -> Result<()> {
     // One process, this one, made all connections: it has one pid and is still two, one on each host.
     ensure!(owners.iter().all(|line| line["host"].is_string()) && owners.len() >= 2, "{owners:?}");
 
+    let (page, logs) = (dir.path().join("report.html"), dir.path().join("logs"));
+    report(&[
+        "--from",
+        &a,
+        "--from",
+        &b,
+        "--html",
+        &page.to_string_lossy(),
+        "--hlog",
+        &logs.to_string_lossy(),
+    ])?;
+    let page = std::fs::read_to_string(page)?;
+    ensure!(page.contains(">alpha<") && page.contains(">beta<") && page.ends_with("</html>\n"), "{page}");
+    let mut files: Vec<_> = std::fs::read_dir(logs)?.flatten().map(|entry| entry.file_name()).collect();
+    files.sort();
+    let expected = ["CLOSE_WAIT", "FIN_WAIT1", "LAST_ACK"];
+    for name in expected.iter().flat_map(|state| [format!("{state}.hlog"), format!("{state}-by-host.hlog")]) {
+        ensure!(files.iter().any(|file| *file == *name), "no {name} among {files:?}");
+    }
     let refused = Command::new(binary::path()).args(["report", "--from", &a, "--from", &a]).output()?;
     let told = String::from_utf8_lossy(&refused.stderr);
     ensure!(refused.status.code() == Some(1) && told.contains("overlap in time"), "{told}");

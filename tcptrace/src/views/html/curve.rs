@@ -8,7 +8,7 @@ use crate::stats::cells::quantile;
 use crate::stats::survival::Step;
 
 /// Where the picture's inside lies.
-const LEFT: f64 = 40.0;
+const LEFT: f64 = 46.0;
 const RIGHT: f64 = 26.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 42.0;

@@ -175,12 +175,12 @@ pub struct EofRecord {
 }
 
 /// Bytes of user stack that one [`StackRecord`] carries at most: what is left of the page that the stack
-/// pointer is in, and four more pages of 4 KiB, so at least 16 KiB of a stack that is as deep.
+/// pointer is in, and eight more pages of 4 KiB, so at least 32 KiB of a stack that is as deep.
 ///
 /// Deep enough for the frames between a libc wrapper and the application's own function in every runtime
-/// looked at; copied with one `bpf_probe_read_user` a page, so that a fault at the stack's end keeps what
+/// looked at: Node alone has a buffer of 16 KiB on its stack where it writes (`StreamBase::WriteString`). Copied with one `bpf_probe_read_user` a page, so that a fault at the stack's end keeps what
 /// was read before.
-pub const STACK_BYTES: usize = 5 * 4096;
+pub const STACK_BYTES: usize = 9 * 4096;
 
 /// User registers and the top of the user stack: what an `.eh_frame` unwinder needs.
 #[repr(C)]

@@ -11,10 +11,10 @@ use tcptrace_common::counter;
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-/// User stacks, 20 KiB each, in a ring of their own so that they can never push out an event. 4 MiB hold 200
+/// User stacks, 36 KiB each, in a ring of their own so that they can never push out an event. 8 MiB hold 220
 /// of them; the loader shrinks it to a page when no stacks are wanted.
 #[map]
-pub static STACKS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub static STACKS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// Counts of what happened on this CPU, by `tcptrace_common::counter`.
 #[map]

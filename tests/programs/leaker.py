@@ -6,6 +6,7 @@ Argument `--name BYTES` in hexadecimal becomes the task name.
 import ctypes
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -34,8 +35,25 @@ def read_to_the_end_and_forget(server):
     kept.append(server)
 
 
+def child_with(fds):
+    """A forked process that has nothing but these descriptors, and that ends with this one."""
+    parent, child = os.getpid(), os.fork()
+    if child:
+        return child
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() == parent:
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            if fd not in fds:
+                try:
+                    os.close(fd)
+                except OSError:
+                    pass  # That of the list itself.
+        signal.pause()
+    os._exit(0)
+
+
 def leak(kind, count):
-    after, sockets, child = time.monotonic_ns(), [], 0
+    after, sockets = time.monotonic_ns(), []
     for _ in range(count):
         if kind == "unaccepted":
             client = socket.create_connection(backlog.getsockname())
@@ -53,6 +71,10 @@ def leak(kind, count):
             kind, "eof_consumed"
         )
         sockets.append(entry)
+    if kind == "forked":
+        child = child_with({entry["holders"][0]["fd"] for entry in sockets})
+        for entry in sockets:
+            entry["holders"].append({"pid": child, "fd": entry["holders"][0]["fd"]})
     return {
         "pid": os.getpid(),
         "listen": [shown(listener.getsockname()), shown(backlog.getsockname())],

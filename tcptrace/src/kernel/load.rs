@@ -17,9 +17,9 @@ pub(super) static OBJECT: &[u8] =
 
 /// A ring that is not wanted still has to exist, because the programs of the object name it.
 const UNUSED_RING_BYTES: u32 = 4096;
-/// Bytes of the stack ring: 200 stacks of 20 KiB. Stacks are taken once per leaking call, so they are rare; when
+/// Bytes of the stack ring: 220 stacks of 36 KiB. Stacks are taken once per leaking call, so they are rare; when
 /// they are not, the first ones are as good as the last.
-const STACK_RING_BYTES: u32 = 4 << 20;
+const STACK_RING_BYTES: u32 = 8 << 20;
 /// The kernel takes rings up to 2 GiB on 64 bits (`RINGBUF_MAX_DATA_SZ`), but they are mapped twice in a row and
 /// paid for in whole: beyond this a typing error is likelier than a wish.
 const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;

@@ -11,6 +11,7 @@ mod faults;
 mod fin_wait2;
 mod gaps;
 mod leaks;
+mod leaks_hostile;
 mod leaks_real;
 mod leaks_scale;
 mod merged;
@@ -66,6 +67,7 @@ fn main() -> anyhow::Result<ExitCode> {
             robust::trials(),
             run::trials(),
             leaks::trials(),
+            leaks_hostile::trials(),
             leaks_real::trials(),
             containers::trials(),
             leaks_scale::trials(),

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod cargo;
+mod dist;
 mod run;
 mod test;
 mod vm_test;
@@ -29,6 +30,8 @@ enum Command {
     Test(test::Args),
     /// The core of the live tests on other kernels, in virtual machines
     VmTest(vm_test::Args),
+    /// Make what is handed out: a static binary in a tarball, a Debian package, a bill of materials
+    Dist(dist::Args),
     /// Measure what tracing costs
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
+        Command::Dist(args) => dist::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(bench) => bench::run(&bench).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -173,3 +173,7 @@ fn reached(ns: Option<u64>) -> String {
 pub fn interval((low, high): (i64, i64)) -> String {
     format!("{} … {}", human::signed_duration(low), human::signed_duration(high))
 }
+
+#[cfg(test)]
+#[path = "effects_tests.rs"]
+mod tests;

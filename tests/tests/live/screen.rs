@@ -66,7 +66,7 @@ fn screen(_: &Sandbox) -> Result<()> {
     terminal.keys("1f--port nonsense\r")?;
     terminal.says("nonsense")?;
     terminal.keys("f\x15--comm demo-leaky\r")?;
-    terminal.says("filter --comm demo-leaky since ")?;
+    terminal.says("filter --comm demo-leaky; figures count from now on")?;
 
     terminal.resize(200, 60)?;
     terminal.says("LAST 5 MINUTES")?;

@@ -70,7 +70,7 @@ fn screen(_: &Sandbox) -> Result<()> {
 
     terminal.resize(200, 60)?;
     terminal.says("LAST 5 MINUTES")?;
-    terminal.resize(30, 6)?;
+    terminal.resize(39, 7)?;
     terminal.says("too small")?;
     terminal.resize(80, 24)?;
     terminal.says("CLOSE_WAIT")?;

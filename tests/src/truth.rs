@@ -168,6 +168,19 @@ pub fn minis() -> Result<u64> {
     Ok(words.next().context("tw")?.parse()?)
 }
 
+/// The running kernel's version: 6.1 of `6.1.0-56-cloud-amd64`.
+///
+/// # Errors
+/// When it has none of that form.
+pub fn kernel() -> Result<(u32, u32)> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => anyhow::bail!("no version of a kernel: {release:?}"),
+    }
+}
+
 /// Whether `ss` is installed.
 #[must_use]
 pub fn has_ss() -> bool {

@@ -278,8 +278,15 @@ fn destroyed(sandbox: &Sandbox) -> Result<()> {
     command.args(["-K", "-tan", "state", "time-wait", "dst"]).arg(ends.1.to_string()).stdout(Stdio::null());
     ensure!(spawn::start(&mut command)?.wait()?.success());
     let killed = Moment { after_ns: began_ns, before_ns: now_ns() };
-    ensure!(truth::minis()? == 0, "the kernel kept the TIME_WAIT");
+    let is_kept = truth::minis()? == 1;
     let run = tracer.finish()?;
+    // 5.10 takes the request for full sockets only; 6.1 is the oldest that was seen to do it.
+    if is_kept && truth::kernel()? < (6, 1) {
+        ensure!(end_of(&run.transitions, ends).is_err(), "an end was told, and the kernel still has it");
+        println!("this kernel destroys no TIME_WAIT, and none was said to be destroyed");
+        return Ok(());
+    }
+    ensure!(!is_kept, "the kernel kept the TIME_WAIT");
     let end = end_of(&run.transitions, ends)?;
     ensure!(end.end.as_deref() == Some("destroyed"), "{end:?}");
     within("mono_ns of ss -K", end.mono_ns, &(killed.after_ns..=killed.before_ns))

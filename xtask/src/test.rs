@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::AddAssign;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -53,17 +54,20 @@ impl std::fmt::Display for Count {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let filter = args.filter.as_slice();
     let mut stages = Vec::new();
+    let mut repeated = Vec::new();
     if !args.live {
         let mut command = cargo();
         command.args(["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]).args(filter);
-        stages.push(("units, scenarios and command line", stage(&mut command)?));
+        stages.push(("units, scenarios and command line", stage(&mut command)?.0));
     }
     if !args.no_live {
         // What is tested is what is shipped.
         let binary = build_tcptrace(!args.debug)?;
         let mut command = cargo();
         command.args(["test", "--package", "tests", "--no-fail-fast"]).args(filter);
-        stages.push(("live", stage(command.env("TCPTRACE_BIN", binary))?));
+        let (mut count, failed) = stage(command.env("TCPTRACE_BIN", &binary))?;
+        repeated = repeat(&failed, &binary, &mut count)?;
+        stages.push(("live", count));
     }
     let mut sum = Count::default();
     println!();
@@ -71,24 +75,30 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         println!("{name}: {count}");
         sum += count;
     }
+    for name in repeated {
+        println!("PASSED ONLY WHEN REPEATED BY ITSELF: {name}; find out why");
+    }
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs a test command, showing its output as it comes. A command that fails without counting a failure (it
 /// did not compile, it was killed) counts as one.
-fn stage(command: &mut Command) -> Result<Count> {
+fn stage(command: &mut Command) -> Result<(Count, Vec<String>)> {
     println!("> {command:?}");
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
     let mut count = Count::default();
+    let mut failed = Vec::new();
     let mut out = std::io::stdout().lock();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line.context("cannot read the tests' output")?;
             out.write_all(&line)?;
             out.write_all(b"\n")?;
-            count += self::count(&String::from_utf8_lossy(&line)).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            count += self::count(&line).unwrap_or_default();
+            failed.extend(failed_test(&line).map(str::to_owned));
         }
     }
     let status = child.wait()?;
@@ -96,7 +106,31 @@ fn stage(command: &mut Command) -> Result<Count> {
         println!("{command:?} ended with {status} without naming a failed test");
         count.failed = 1;
     }
-    Ok(count)
+    Ok((count, failed))
+}
+
+/// More live trials than this do not fail for want of a processor at the wrong moment.
+const REPEATED_AT_MOST: usize = 4;
+
+/// Live trials measure time on machines that others share, and some kernels keep events from everybody now and
+/// then: one that failed among all others gets a second chance by itself. Those that needed it are named in the
+/// summary, because each is a defect of the trial or worse.
+fn repeat(failed: &[String], binary: &Path, count: &mut Count) -> Result<Vec<String>> {
+    let mut repeated = Vec::new();
+    if failed.len() as u64 != count.failed || failed.len() > REPEATED_AT_MOST {
+        return Ok(repeated);
+    }
+    for name in failed {
+        let mut command = cargo();
+        command.args(["test", "--package", "tests", "--", "--exact", name]);
+        let (again, _) = stage(command.env("TCPTRACE_BIN", binary))?;
+        if again.passed == 1 && again.failed == 0 {
+            count.failed -= 1;
+            count.passed += 1;
+            repeated.push(name.clone());
+        }
+    }
+    Ok(repeated)
 }
 
 /// `test NAME ... FAILED`.

@@ -123,8 +123,11 @@ fn the_mouse_brings_panes_to_the_front_and_opens_rows() -> Result<()> {
     );
     let column = shown.lines().nth(1).and_then(|tabs| tabs.find("Connections")).expect("a tab") + 1;
     terminal.keys(&format!("\x1b[<0;{column};2M\x1b[<0;{column};2m"))?;
-    let has_rows =
-        |text: &str| text.contains("connections, by state") && text.contains("demo-leaky[21253]  127");
+    // Columns are as wide as what stands in them.
+    let has_rows = |text: &str| {
+        text.contains("connections, by state")
+            && text.lines().nth(4).is_some_and(|row| row.contains("demo-leaky[21253]"))
+    };
     terminal.shows("connections", has_rows)?;
     // The first click selects, the second opens.
     terminal.keys("\x1b[<0;5;6M\x1b[<0;5;6m")?;

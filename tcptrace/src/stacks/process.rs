@@ -145,6 +145,7 @@ impl Process {
     }
 
     /// True when executable memory is known to be mapped there; mappings are not read again for it.
+    #[cfg(target_arch = "x86_64")]
     #[must_use]
     pub fn is_mapped(&self, address: u64) -> bool {
         self.mappings.find(address).is_some()

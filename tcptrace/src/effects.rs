@@ -3,7 +3,7 @@
 use crate::net::State;
 use crate::outcome::Phase;
 use crate::snapshot::{Ends, Key, Snapshot, StateReport};
-use crate::stats::compare::{CARE_NS, Comparison, Difference, MIN_EVENTS, Verdict, compare_all};
+use crate::stats::compare::{Comparison, Difference, Distance, MIN_EVENTS, Verdict, compare_all};
 use crate::stats::survival::Survival;
 use crate::views::human;
 
@@ -99,7 +99,7 @@ impl StateEffect {
         let name = self.name();
         let median = self.comparison.differences.first();
         if self.comparison.verdict == Verdict::Changed {
-            return format!("{name} changed: {}{}.", self.telling(), self.farthest());
+            return self.change(&name);
         }
         let medians = median.map_or_else(String::new, |median| {
             format!("median {} before, {} after", reached(median.a), reached(median.b))
@@ -116,38 +116,49 @@ impl StateEffect {
         }
     }
 
-    /// The first percentile that moved by more than chance, because the median may stay where it was while the
-    /// long dwells change; the median when none did.
-    fn telling(&self) -> String {
-        let moved = |difference: &&Difference| match (difference.a, difference.b, difference.ci95) {
-            (_, _, Some((low, high))) => low > CARE_NS.cast_signed() || high < -CARE_NS.cast_signed(),
-            (a, b, None) => a.is_some() != b.is_some(),
-        };
+    /// Tells a change by the first percentile that certainly moved, because the median may stay where it was while the
+    /// long dwells change; by the share of the dwells that is concerned where none of those that are compared moved.
+    fn change(&self, name: &str) -> String {
         let differences = &self.comparison.differences;
-        let Some(told) = differences.iter().find(moved).or(differences.first()) else { return String::new() };
-        let by = told
-            .ci95
-            .map_or_else(String::new, |ci95| format!(", a difference of {} (95 % interval)", interval(ci95)));
-        let what = match told.metric {
-            "p50_ns" => "median",
-            "p90_ns" => "90th percentile",
-            _ => "99th percentile",
+        let told = differences.iter().position(Difference::matters);
+        let mut sentence = match told {
+            Some(index) => format!("{name} changed: {}", moved(&differences[index])),
+            None => format!("{name} changed in its rarer dwells: {}", self.farthest()),
         };
-        format!("{what} {} before, {} after{by}", reached(told.a), reached(told.b))
+        if let Some(median) = differences.first().filter(|_| told != Some(0)) {
+            let did_not =
+                if median.is_negligible() { "did not change" } else { "is not certain to have changed" };
+            let (a, b) = (reached(median.a), reached(median.b));
+            sentence.push_str(&format!("; the median {did_not}: {a} before, {b} after"));
+        }
+        if told.is_some() && self.comparison.distance.at_ns.is_some() {
+            sentence.push_str(&format!("; most of all, {}", self.farthest()));
+        }
+        sentence.push('.');
+        sentence
     }
 
+    /// Where the curves are farthest apart.
     fn farthest(&self) -> String {
-        self.comparison.distance_at_ns.map_or_else(String::new, |ns| {
+        let Distance { share, at_ns, is_b_longer } = self.comparison.distance;
+        at_ns.map_or_else(String::new, |ns| {
+            // Small shares are what this is about: two digits of them.
+            let percent = share * 100.0;
+            let digits = if percent < 10.0 { 1 } else { 0 };
+            let (longer, other) = if is_b_longer { ("after", "before") } else { ("before", "after") };
             format!(
-                "; the largest difference is at {}, where {:.0} % of the dwells are concerned",
-                human::duration(ns),
-                self.comparison.distance * 100.0
+                "{percent:.digits$} % more last longer than {} {longer} than {other}",
+                human::duration(ns)
             )
         })
     }
 
     fn lack(&self) -> String {
         let Comparison { events_a, events_b, .. } = self.comparison;
+        if (self.a.began == 0) != (self.b.began == 0) {
+            let (before, after) = (human::count(self.a.began), human::count(self.b.began));
+            return format!(" how long it lasts: {before} began before, {after} after");
+        }
         if events_a < MIN_EVENTS || events_b < MIN_EVENTS {
             return format!(
                 " ({} and {} seen from beginning to end; {MIN_EVENTS} on each side are needed)",
@@ -163,6 +174,19 @@ impl StateEffect {
             )
         })
     }
+}
+
+/// A percentile on both sides, with how far it moved.
+fn moved(difference: &Difference) -> String {
+    let what = match difference.metric {
+        "p50_ns" => "median",
+        "p90_ns" => "90th percentile",
+        _ => "99th percentile",
+    };
+    let by = difference
+        .ci95
+        .map_or_else(String::new, |ci95| format!(", a difference of {} (95 % interval)", interval(ci95)));
+    format!("{what} {} before, {} after{by}", reached(difference.a), reached(difference.b))
 }
 
 fn reached(ns: Option<u64>) -> String {

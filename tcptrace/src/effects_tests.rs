@@ -176,3 +176,40 @@ fn a_shorter_timeout_is_always_found_and_nothing_else() {
     }
     assert!(others <= (SPLITS - ENOUGH) / 5, "{others} of what nobody changed");
 }
+
+/// One state of two samples, with these dwells ended, in nanoseconds and how often.
+fn effect(a: &[(u64, u64)], b: &[(u64, u64)]) -> StateEffect {
+    let sample = |dwells: &[(u64, u64)]| {
+        let cells: Vec<_> =
+            dwells.iter().map(|&(ns, count)| Bucket { ge_ns: ns, le_ns: ns, count }).collect();
+        let longest = Longest { finished_ns: dwells.last().map(|&(ns, _)| ns), open_ns: None };
+        Side { survival: Survival::estimate(&cells, &[], longest, 0), ..Side::default() }
+    };
+    let (a, b) = (sample(a), sample(b));
+    let comparison = compare_all(&[(&a.survival, &b.survival)], 1).remove(0);
+    StateEffect { state: State::FinWait1, phase: None, key: None, a, b, comparison }
+}
+
+#[test]
+fn a_change_is_told_by_what_changed() {
+    const US: u64 = 1_000;
+    const MS: u64 = 1_000_000;
+    // A hundredth of the dwells is longer: no percentile that is compared shows it.
+    let rare = effect(&[(20 * US, 3_000)], &[(23 * US, 2_975), (44 * MS, 25)]);
+    assert_eq!(rare.comparison.verdict, Verdict::Changed);
+    let sentence = rare.sentence();
+    assert!(
+        sentence.starts_with("FIN_WAIT1 changed in its rarer dwells: 0.8 % more last longer"),
+        "{sentence}"
+    );
+    assert!(sentence.ends_with("after than before; the median did not change: 20 µs before, 23 µs after."));
+    // A fiftieth: the 99th percentile does.
+    let tail = effect(&[(20 * US, 3_000)], &[(23 * US, 2_900), (44 * MS, 100)]).sentence();
+    assert!(tail.starts_with("FIN_WAIT1 changed: 99th percentile 20 µs before, 44"), "{tail}");
+    assert!(tail.contains("; the median did not change: 20 µs before, 23 µs after; most of all, 3.3 % more"));
+    // All of them: nothing needs to be said beside the median.
+    let all = effect(&[(20 * MS, 300)], &[(60 * MS, 300)]).sentence();
+    assert!(all.starts_with("FIN_WAIT1 changed: median 20"), "{all}");
+    assert!(!all.contains("the median"), "{all}");
+    assert!(all.contains("100 % more last longer than 21"), "{all}");
+}

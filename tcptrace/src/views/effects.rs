@@ -67,7 +67,7 @@ pub fn write_json(effects: &[StateEffect], change: Option<&Change>, out: &mut im
             let metric = format!("ends_{name}");
             json::write_line(out, &line(&metric, Some(a as f64), Some(b as f64), None, None))?;
         }
-        let distance = Some(effect.comparison.distance);
+        let distance = Some(effect.comparison.distance.share);
         json::write_line(out, &line("curve_distance", None, distance, None, None))?;
     }
     Ok(())

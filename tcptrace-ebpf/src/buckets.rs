@@ -9,14 +9,14 @@ use crate::{config::config, kernel::ReadFailed, object::Object};
 ///
 /// Read when a socket is closed that would have left a mini: a refusal leaves no other trace on the socket.
 #[inline(always)]
-pub fn left<O: Object>(net: Option<O>) -> Result<u32, ReadFailed> {
+pub fn left<O: Object>(net: Option<&O>) -> Result<u32, ReadFailed> {
     let (Some(net), true) = (net, config!(offsets.tw_death_row) != ABSENT) else {
         return Ok(BUCKETS_UNKNOWN);
     };
     if config!(offsets.tw_death_row_is_pointer) != 0 {
         return left_of(&net.target(config!(offsets.tw_death_row))?, 0);
     }
-    left_of(&net, config!(offsets.tw_death_row))
+    left_of(net, config!(offsets.tw_death_row))
 }
 
 /// The same of the `inet_timewait_death_row` at `offset` of `object`.

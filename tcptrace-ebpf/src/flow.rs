@@ -20,42 +20,56 @@ pub fn common(address: u64) -> Common {
     Window::new(address, 0)
 }
 
-/// Inode number of the network namespace; 0 on a kernel without namespaces (CONFIG_NET_NS).
+/// The network namespace, `struct net`; `None` on a kernel without namespaces (CONFIG_NET_NS).
+///
+/// To be asked for before the program branches. For each path on which a pointer is loaded by way of a typed argument
+/// the verifier compares the names of all the kernel's types with names of its own, several times
+/// (`btf_nested_type_is_trusted`): a millisecond each.
 #[inline(always)]
-fn netns(common: &impl Object) -> Result<u32, ReadFailed> {
+pub fn net<O: Object>(common: &O) -> Result<Option<O::Other>, ReadFailed> {
     if config!(offsets.skc_net) == ABSENT {
-        return Ok(0);
+        return Ok(None);
     }
-    common.target(config!(offsets.skc_net))?.member(config!(offsets.net_inum))
+    common.target(config!(offsets.skc_net)).map(Some)
 }
 
 /// A socket's place in the network, in network byte order.
-pub struct Flow<'a, O> {
+pub struct Flow<'a, O: Object> {
     common: &'a O,
+    /// As [`net`] says.
+    pub net: Option<O::Other>,
     family: u16,
     /// Local port, big endian; 0 while there is none.
     pub local_port: u16,
     /// Remote port, big endian.
     pub remote_port: u16,
-    /// Network namespace inode.
+    /// Inode number of the network namespace; 0 without.
     pub netns: u32,
 }
 
 impl<'a, O: Object> Flow<'a, O> {
     /// Completes what `common` says. `None` when a filter rules it out or the family is not IP.
     ///
-    /// `local_port` is big endian. `listening` says that the socket is or was a listener: the remote side of
+    /// `net` is what [`net`] says of it, `local_port` big endian. `listening` says that the socket is or was a listener: the remote side of
     /// the child that it has just made may still be the listener's (`inet_csk_clone_lock` before 6.18), and
     /// an IPv6 listener may serve both families, so neither is filtered on.
     #[inline(always)]
-    pub fn wanted(common: &'a O, local_port: u16, listening: bool) -> Result<Option<Self>, ReadFailed> {
+    pub fn wanted(
+        common: &'a O,
+        net: Option<O::Other>,
+        local_port: u16,
+        listening: bool,
+    ) -> Result<Option<Self>, ReadFailed> {
         let family = common.member::<u16>(config!(offsets.skc_family))?;
         if family != AF_INET && family != AF_INET6 {
             return Ok(None);
         }
         let remote_port = common.member::<u16>(config!(offsets.skc_dport))?;
-        let netns = netns(common)?;
-        let flow = Self { common, family, local_port, remote_port, netns };
+        let netns = match &net {
+            Some(net) => net.member(config!(offsets.net_inum))?,
+            None => 0,
+        };
+        let flow = Self { common, net, family, local_port, remote_port, netns };
         if !flow.has_wanted_port(listening) || !flow.has_wanted_family(listening)? {
             return Ok(None);
         }
@@ -64,15 +78,6 @@ impl<'a, O: Object> Flow<'a, O> {
             return Ok(None);
         }
         Ok(Some(flow))
-    }
-
-    /// The network namespace, `struct net`; `None` on a kernel without namespaces.
-    #[inline(always)]
-    pub fn net(&self) -> Result<Option<O::Other>, ReadFailed> {
-        if config!(offsets.skc_net) == ABSENT {
-            return Ok(None);
-        }
-        self.common.target(config!(offsets.skc_net)).map(Some)
     }
 
     /// Local address, IPv4 as v4-mapped IPv6.

@@ -78,7 +78,7 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
     let unread = unread(&sock, from, to)?;
     let buckets_left = if to == CLOSE && sk_err == 0 && 1 << from & MAKES_MINIS != 0 {
         // Without it a reason may be missing; without the record the whole transition would.
-        sock.flow.net().and_then(buckets::left).unwrap_or(BUCKETS_UNKNOWN)
+        buckets::left(sock.flow.net.as_ref()).unwrap_or(BUCKETS_UNKNOWN)
     } else {
         BUCKETS_UNKNOWN
     };

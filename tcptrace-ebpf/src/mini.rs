@@ -32,7 +32,7 @@ pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), 
     common.read()?;
     // `tw_num` is the socket's `inet_num` (`inet_twsk_alloc`) and never given up.
     let local_port = common.get::<u16>(config!(offsets.skc_num))?.to_be();
-    let Some(place) = Flow::wanted(&common, local_port, false)? else { return Ok(()) };
+    let Some(place) = Flow::wanted(&common, flow::net(&common)?, local_port, false)? else { return Ok(()) };
     let substate = read::<u8>(mini, config!(offsets.tw_substate))?;
     let expires = timer.member::<u64>(config!(offsets.timer_expires))?;
     // SAFETY: neither helper takes anything.

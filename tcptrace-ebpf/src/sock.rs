@@ -7,7 +7,7 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    flow::Flow,
+    flow::{self, Flow},
     kernel::{ReadFailed, read},
     object::Object,
 };
@@ -31,6 +31,7 @@ impl<'a, O: Object> Sock<'a, O> {
     /// what the filters rule out. `listening` as in [`Flow::wanted`].
     #[inline(always)]
     pub fn wanted(object: &'a O, listening: bool) -> Result<Option<Self>, ReadFailed> {
+        let net = flow::net(object)?;
         let protocol = protocol(object)?;
         if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
             return Ok(None);
@@ -44,7 +45,7 @@ impl<'a, O: Object> Sock<'a, O> {
             0 => tcp.member(config!(offsets.inet_sport))?,
             port => port.to_be(),
         };
-        Ok(Flow::wanted(object, local_port, listening)?.map(|flow| Self { object, tcp, flow }))
+        Ok(Flow::wanted(object, net, local_port, listening)?.map(|flow| Self { object, tcp, flow }))
     }
 
     /// FLAG_MPTCP, FLAG_MPTCP_SUBFLOW and FLAG_LINGER2_NEGATIVE.
@@ -68,10 +69,16 @@ impl<'a, O: Object> Sock<'a, O> {
     /// FLAG_ORPHAN, and `sk_err`: a positive errno, or 0.
     #[inline(always)]
     pub fn orphan_and_error(&self) -> Result<(u8, u32), ReadFailed> {
-        let mut near = self.object.near::<2>(config!(offsets.sk_err));
-        near.fill()?;
-        let is_orphan = near.member::<u64>(config!(offsets.sk_socket))? == 0;
-        Ok((if is_orphan { FLAG_ORPHAN } else { 0 }, near.member(config!(offsets.sk_err))?))
+        let (socket, error) = if self.tcp.is_null() {
+            let address = self.object.address();
+            (read::<u64>(address, config!(offsets.sk_socket))?, read(address, config!(offsets.sk_err))?)
+        } else {
+            // Not by way of `object`: see `flow::net`.
+            let mut near = self.tcp.near::<2>(config!(offsets.sk_err));
+            near.fill()?;
+            (near.member(config!(offsets.sk_socket))?, near.member(config!(offsets.sk_err))?)
+        };
+        Ok((if socket == 0 { FLAG_ORPHAN } else { 0 }, error))
     }
 
     /// `rcv_nxt - copied_seq`, or [`UNREAD_UNKNOWN`] for MPTCP, which counts in another structure.

@@ -142,6 +142,9 @@ pub struct Member {
     pub size: u32,
 }
 
+/// Every tracepoint has a typedef: this and its own name.
+pub(super) const TRACEPOINT_PREFIX: &str = "btf_trace_";
+
 /// Raw BTF, indexed.
 pub struct Btf<'a> {
     types: &'a [u8],
@@ -151,6 +154,8 @@ pub struct Btf<'a> {
     /// Named structs and unions. Where a name stands twice the first counts: pahole writes vmlinux's before
     /// those that it could not merge.
     structs: FxHashMap<&'a [u8], u32>,
+    /// Typedefs of tracepoints, by the tracepoint's name.
+    tracepoints: FxHashMap<&'a [u8], u32>,
 }
 
 /// `struct btf_type`, taken apart.
@@ -217,6 +222,7 @@ pub fn parse(bytes: &[u8]) -> Result<Btf<'_>, BtfError> {
         strings: section(str_off, str_len, "the string section")?,
         starts: Vec::with_capacity(type_len / 24),
         structs: FxHashMap::default(),
+        tracepoints: FxHashMap::default(),
     };
     btf.index()?;
     Ok(btf)
@@ -242,6 +248,11 @@ impl<'a> Btf<'a> {
             if matches!(ty.kind, kind::STRUCT | kind::UNION) && ty.name != 0 {
                 let name = self.name(ty.name)?;
                 self.structs.entry(name).or_insert(id);
+            }
+            if ty.kind == kind::TYPEDEF
+                && let Some(name) = self.name(ty.name)?.strip_prefix(TRACEPOINT_PREFIX.as_bytes())
+            {
+                self.tracepoints.entry(name).or_insert(id);
             }
             at = end;
         }
@@ -295,14 +306,10 @@ impl<'a> Btf<'a> {
         Ok(self.get(self.struct_id(of)?)?.size_or_type)
     }
 
-    /// Whether there is a typedef of this name: every tracepoint has one, `btf_trace_` and its own name.
+    /// Id of the typedef that a tracepoint of this name has; `None` where the kernel has no such tracepoint.
     #[must_use]
-    pub fn has_typedef(&self, name: &str) -> bool {
-        self.starts.iter().any(|&start| {
-            self.type_at(start as usize).is_ok_and(|ty| {
-                ty.kind == kind::TYPEDEF && self.name(ty.name).is_ok_and(|found| found == name.as_bytes())
-            })
-        })
+    pub fn tracepoint(&self, name: &str) -> Option<u32> {
+        self.tracepoints.get(name.as_bytes()).copied()
     }
 
     fn struct_id(&self, name: &str) -> Result<u32, BtfError> {
@@ -421,6 +428,37 @@ impl<'a> Btf<'a> {
         let end = rest.iter().position(|&byte| byte == 0).ok_or(BtfError::BadName(at))?;
         Ok(&rest[..end])
     }
+}
+
+/// Raw BTF with these typedefs under these ids, from 1 on, and forward declarations without a name under all lower
+/// ones. `None` without any, or where two have the same id.
+pub(super) fn only_typedefs(mut names: Vec<(u32, String)>) -> Option<Vec<u8>> {
+    names.sort_unstable();
+    let (mut types, mut strings): (Vec<u32>, _) = (Vec::new(), vec![0_u8]);
+    let info = |kind: u8| u32::from(kind) << 24;
+    let last = names.last()?.0;
+    types.reserve(last as usize * TYPE_BYTES / size_of::<u32>());
+    let mut next_id = 1;
+    for (id, name) in names {
+        for _ in 0..id.checked_sub(next_id)? {
+            types.extend([0, info(kind::FWD), 0]);
+        }
+        types.extend([u32::try_from(strings.len()).ok()?, info(kind::TYPEDEF), 0]);
+        strings.extend(name.bytes().chain([0]));
+        next_id = id.checked_add(1)?;
+    }
+    let [type_bytes, string_bytes] = [types.len() * size_of::<u32>(), strings.len()].map(u32::try_from);
+    let type_bytes = type_bytes.ok()?;
+    let mut out = Vec::with_capacity(HEADER_BYTES + type_bytes as usize + strings.len());
+    out.extend(MAGIC.to_ne_bytes());
+    // The version, and no flags.
+    out.extend([1, 0]);
+    for word in [HEADER_BYTES as u32, 0, type_bytes, type_bytes, string_bytes.ok()?].into_iter().chain(types)
+    {
+        out.extend(word.to_ne_bytes());
+    }
+    out.extend(strings);
+    Some(out)
 }
 
 /// Bytes that follow `struct btf_type` (`btf_type_size()` of libbpf); `None` for unknown kinds.

@@ -1,15 +1,17 @@
 //! Loads the BPF object: constants, maps, programs one by one, links.
 
 use std::io;
+use std::thread::JoinHandle;
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcptrace_common::Config;
 
 use super::error::{StartError, log_end, verdict};
+use super::tracepoints::Tracepoints;
 
 /// The compiled programs, committed beside their source.
 pub(super) static OBJECT: &[u8] =
@@ -78,8 +80,8 @@ pub(super) struct Plan {
     pub ring_bytes: u32,
     /// Trace minis.
     pub timers: bool,
-    /// Use programs at typed tracepoints where the kernel takes them.
-    pub typed: bool,
+    /// Use programs at typed tracepoints, of which these are the ids, where the kernel takes them.
+    pub typed: Option<Tracepoints>,
     /// Trace end of file.
     pub eof: bool,
     /// Take stacks.
@@ -109,15 +111,41 @@ pub(super) struct Loaded {
     pub skipped: Vec<SkippedHook>,
 }
 
+/// aya's loader, which begins by reading all the kernel's types, whether it is asked to use them or not: on a thread of
+/// its own, while this one learns what the programs must know.
+pub(super) struct Loader(Option<JoinHandle<EbpfLoader<'static>>>);
+
+impl Loader {
+    /// Begins to make it.
+    pub fn begin() -> Self {
+        Self(std::thread::Builder::new().name("loader".to_owned()).spawn(Self::make).ok())
+    }
+
+    /// Waits for it, or makes it here where no thread was to be had.
+    pub fn ready(self) -> EbpfLoader<'static> {
+        self.0.and_then(|thread| thread.join().ok()).unwrap_or_else(Self::make)
+    }
+
+    fn make() -> EbpfLoader<'static> {
+        let mut loader = EbpfLoader::new();
+        // There are no CO-RE relocations: offsets arrive in CONFIG.
+        loader.btf(None);
+        loader
+    }
+}
+
 /// Reads `object`, sets its constants and makes its maps; loads no program.
-pub(super) fn make(object: &[u8], config: &Config, plan: &Plan) -> Result<Ebpf, StartError> {
+pub(super) fn make<'a>(
+    loader: &mut EbpfLoader<'a>,
+    object: &[u8],
+    config: &'a Config,
+    plan: &Plan,
+) -> Result<Ebpf, StartError> {
     if !RING_BYTES.contains(&plan.ring_bytes) {
         return Err(StartError::RingSize(plan.ring_bytes));
     }
-    let make = |object: &[u8]| {
-        EbpfLoader::new()
-            // There are no CO-RE relocations: offsets arrive in CONFIG.
-            .btf(None)
+    let mut make = |object: &[u8]| {
+        loader
             .override_global("CONFIG", config, true)
             .map_max_entries("EVENTS", plan.ring_bytes)
             .map_max_entries("STACKS", if plan.stacks { STACK_RING_BYTES } else { UNUSED_RING_BYTES })
@@ -148,14 +176,20 @@ fn without_types(object: &[u8]) -> Vec<u8> {
 }
 
 /// Loads `object` with `config` as its constants and attaches what `plan` asks for.
-pub(super) fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded, StartError> {
-    let mut bpf = make(object, config, plan)?;
+pub(super) fn load<'a>(
+    loader: &mut EbpfLoader<'a>,
+    object: &[u8],
+    config: &'a Config,
+    plan: &Plan,
+) -> Result<Loaded, StartError> {
+    let mut bpf = make(loader, object, config, plan)?;
     let mut programs = Vec::new();
     let mut skipped = Vec::new();
     // All are loaded before the first is attached, so that events begin at nearly the same moment for all;
     // minis before states, so that no socket is seen to close whose mini is not.
     let typed = if plan.timers { &TYPED[..] } else { &TYPED[TIMERS.len()..] };
-    let needed = if plan.typed && load_typed(&mut bpf, typed) {
+    let takes_typed = plan.typed.is_some_and(|tracepoints| load_typed(&mut bpf, typed, tracepoints));
+    let needed = if takes_typed {
         typed.to_vec()
     } else {
         let timers = if plan.timers { &TIMERS[..] } else { &[] };
@@ -217,9 +251,8 @@ fn optional(plan: &Plan) -> Vec<Hook> {
 }
 
 /// Loads programs at typed tracepoints, all or none; false where the kernel does not take them.
-fn load_typed(bpf: &mut Ebpf, hooks: &[Hook]) -> bool {
-    // Parsed once more, because the loader keeps its own copy to itself.
-    let Ok(btf) = Btf::from_sys_fs() else { return false };
+fn load_typed(bpf: &mut Ebpf, hooks: &[Hook], tracepoints: Tracepoints) -> bool {
+    let Some(btf) = tracepoints.as_aya() else { return false };
     let mut load = |hook: Hook| {
         let program = typed(bpf, hook)?;
         program.load(hook.tracepoint, &btf).map_err(|error| program_error(hook, error))
@@ -334,8 +367,7 @@ fn whole(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Returns freed memory to the system. aya reads the whole of the kernel's BTF into small blocks, whether it is
-/// needed or not, and frees them again; glibc would keep those 10 MB for the rest of the run.
+/// Returns freed memory to the system. aya reads the whole of the kernel's BTF into small blocks and frees them again; glibc would keep those 10 MB for the rest of the run.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes no pointer and is thread-safe.

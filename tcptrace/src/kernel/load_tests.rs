@@ -2,8 +2,8 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use tcptrace_common::Filter;
 
 use super::super::offsets::Layout;
-use super::super::privileges::Host;
-use super::super::symbols;
+use super::super::privileges::{Host, Release};
+use super::super::{symbols, tracepoints};
 use super::*;
 
 /// True where programs can be loaded at all; says so where not.
@@ -29,7 +29,12 @@ fn config() -> Config {
     }
 }
 
-const PLAN: Plan = Plan { ring_bytes: 4096, timers: true, typed: false, eof: true, stacks: false };
+const PLAN: Plan = Plan { ring_bytes: 4096, timers: true, typed: None, eof: true, stacks: false };
+
+/// With a loader of its own.
+fn load(object: &[u8], config: &Config, plan: &Plan) -> Result<Loaded, StartError> {
+    super::load(&mut Loader::begin().ready(), object, config, plan)
+}
 
 /// The object with the first instruction of `program` replaced by `r0 = r9`, which the verifier rejects because
 /// r9 holds nothing yet.
@@ -74,11 +79,24 @@ fn where_a_typed_program_fails_plain_ones_stand_in_for_all() {
     if !privileged() {
         return;
     }
-    let plan = Plan { typed: true, ..PLAN };
+    let plan = Plan { typed: Some(Layout::of_running_kernel().unwrap().tracepoints), ..PLAN };
     let loaded =
         load(&with_broken("typed_timer_cancel"), &config(), &plan).unwrap_or_else(|error| panic!("{error}"));
     let plain = ["timer_start", "timer_cancel", "timer_expire_entry", "inet_sock_set_state"];
     assert!(loaded.programs.starts_with(&plain), "{:?}", loaded.programs);
+}
+
+#[test]
+fn typed_programs_are_loaded_where_the_kernel_takes_them() {
+    for hook in TYPED {
+        assert!(tracepoints::NAMES.contains(&hook.tracepoint), "{}", hook.tracepoint);
+    }
+    if !privileged() || Host::look().older_than(Release { major: 5, minor: 15 }) {
+        return;
+    }
+    let plan = Plan { typed: Some(Layout::of_running_kernel().unwrap().tracepoints), ..PLAN };
+    let loaded = load(OBJECT, &config(), &plan).unwrap_or_else(|error| panic!("{error}"));
+    assert!(loaded.programs.contains(&"typed_set_state"), "{:?}", loaded.programs);
 }
 
 #[test]

@@ -6,11 +6,13 @@ mod counters;
 mod error;
 pub mod hz;
 mod load;
+mod lookup;
 pub mod offsets;
 pub mod privileges;
 pub mod probe;
 mod ring;
 pub mod symbols;
+pub mod tracepoints;
 mod tracer;
 
 pub use counters::Counters;

@@ -6,6 +6,7 @@ use tcptrace_common::Offsets;
 use tcptrace_common::config::ABSENT;
 
 use super::btf::{self, Btf, BtfError};
+use super::tracepoints::Tracepoints;
 
 /// Where the kernel publishes its own BTF (CONFIG_DEBUG_INFO_BTF, 5.4).
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -38,6 +39,8 @@ pub struct Layout {
     pub offsets: Offsets,
     /// Size of a kernel stack in bytes (THREAD_SIZE).
     pub thread_size: u32,
+    /// Tracepoints that programs can be typed for.
+    pub tracepoints: Tracepoints,
 }
 
 impl Layout {
@@ -66,7 +69,11 @@ impl Layout {
     /// # Errors
     /// When a struct or member that every supported kernel has is missing, named in the error.
     pub fn from_btf(btf: &Btf<'_>, page_size: u64) -> Result<Self, BtfError> {
-        Ok(Self { offsets: offsets(btf)?, thread_size: thread_size(btf, page_size)? })
+        Ok(Self {
+            offsets: offsets(btf)?,
+            thread_size: thread_size(btf, page_size)?,
+            tracepoints: Tracepoints::from_btf(btf),
+        })
     }
 }
 

@@ -84,8 +84,8 @@ pub fn probe(host: &Host, ring_bytes: u32) -> Probe {
             filter: Filter { netns: NO_NAMESPACE, ..Filter::ALL },
             stacks: 1,
         };
-        let plan = Plan { ring_bytes, timers: true, typed: false, eof: true, stacks: true };
-        load::make(load::OBJECT, &config, &plan)
+        let plan = Plan { ring_bytes, timers: true, typed: None, eof: true, stacks: true };
+        load::make(&mut load::Loader::begin().ready(), load::OBJECT, &config, &plan)
     });
     let mut bpf = match made {
         Some(Ok(bpf)) => {
@@ -108,7 +108,7 @@ pub fn probe(host: &Host, ring_bytes: u32) -> Probe {
             program: hook.program,
             tracepoint: hook.tracepoint,
             is_optional,
-            in_btf: types.as_ref().map(|types| types.has_typedef(&format!("btf_trace_{}", hook.tracepoint))),
+            in_btf: types.as_ref().map(|types| types.tracepoint(hook.tracepoint).is_some()),
             outcome,
         });
     }

@@ -1,7 +1,9 @@
-//! The address of a kernel function, from /proc/kallsyms.
+//! The address of a kernel function: from a BPF program that asks for it, else from /proc/kallsyms.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
+
+use super::lookup;
 
 /// Where the kernel lists its symbols.
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -58,11 +60,19 @@ pub enum SymbolError {
 /// # Errors
 /// When the address is hidden or the function is not there.
 pub fn tw_timer_handler() -> Result<u64, SymbolError> {
+    match lookup::address(TW_TIMER_HANDLER) {
+        Some(address) => Ok(address),
+        None => listed(TW_TIMER_HANDLER),
+    }
+}
+
+/// The same from the kernel's list alone.
+pub(super) fn listed(symbol: &str) -> Result<u64, SymbolError> {
     let unreadable = |source| SymbolError::Unreadable { path: KALLSYMS.to_owned(), source };
     // seq_file hands out about a page per read whatever the buffer; formatting it costs the kernel far more
     // than the call.
     let reader = BufReader::with_capacity(64 * 1024, File::open(KALLSYMS).map_err(unreadable)?);
-    find(reader, TW_TIMER_HANDLER, KALLSYMS)
+    find(reader, symbol, KALLSYMS)
 }
 
 /// Finds a function of the kernel proper in a list of the form of /proc/kallsyms. Stops at the exact name;

@@ -110,6 +110,7 @@ impl Tracer {
         if !missing.is_empty() {
             return Err(StartError::Missing(missing));
         }
+        let loader = load::Loader::begin();
         let layout = Layout::of_running_kernel()?;
         // An address that no timer has, where minis are not traced.
         let tw_timer_handler = if options.timers { symbols::tw_timer_handler()? } else { 0 };
@@ -127,11 +128,11 @@ impl Tracer {
         let plan = Plan {
             ring_bytes: options.ring_bytes,
             timers: options.timers,
-            typed: options.typed,
+            typed: options.typed.then_some(layout.tracepoints),
             eof: options.eof,
             stacks: options.stacks,
         };
-        Self::attach(load::load(load::OBJECT, &config, &plan)?, layout)
+        Self::attach(load::load(&mut loader.ready(), load::OBJECT, &config, &plan)?, layout)
     }
 
     fn attach(loaded: Loaded, layout: Layout) -> Result<Self, StartError> {

@@ -84,9 +84,8 @@ impl Tracker {
     /// `timer_expire_entry`, which carries no more than the address. Without the cancel that comes before
     /// nothing is concluded: it was lost, and a dump will show that the mini is gone.
     pub(super) fn on_expired(&mut self, expired: &MiniExpired, out: &mut Vec<Outcome>) {
-        if let Some(waiting) = self.pending.just_cancelled(expired.mini, expired.at)
-            && !is_settled(&self.minis, &waiting)
-        {
+        let is_settled = |waiting: &Waiting| is_settled(&self.minis, waiting);
+        if let Some(waiting) = self.pending.just_cancelled(expired.mini, expired.at, is_settled) {
             self.finish(waiting.slot, expired.at, How::Expired, out);
         }
     }

@@ -58,10 +58,17 @@ impl Pending {
         self.queue.pop_front_if(|waiting| waiting.deadline <= now)
     }
 
-    /// The mini at an address, if its timer was taken off a moment ago.
-    pub(super) fn just_cancelled(&self, mini: u64, at: MonoNs) -> Option<Waiting> {
-        let recent = self.queue.iter().rev().take(EXPIRY_REACH);
-        let found = recent.copied().find(|waiting| waiting.mini == mini)?;
+    /// The mini at an address, if its timer was taken off a moment ago and its reason is not known yet. What
+    /// `is_settled` is passed over, not taken for the answer: how long it stays in the queue depends on what stands
+    /// around it.
+    pub(super) fn just_cancelled(
+        &self,
+        mini: u64,
+        at: MonoNs,
+        is_settled: impl Fn(&Waiting) -> bool,
+    ) -> Option<Waiting> {
+        let mut recent = self.queue.iter().rev().take(EXPIRY_REACH).copied();
+        let found = recent.find(|waiting| waiting.mini == mini && !is_settled(waiting))?;
         (at.saturating_sub(found.cancelled_at) <= EXPIRY_NS).then_some(found)
     }
 

@@ -12,7 +12,9 @@ use crate::settings::{Environment, Format, Watch};
 /// Runs the command.
 pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
     let environment = Environment::detect();
-    let source = Source::open(&args.source, !args.filter.container.is_empty())?;
+    // Lines for people name containers; the screen and JSON do not.
+    let is_lines = !args.output.json && (args.plain || environment.obstacle_to_screen().is_some());
+    let source = Source::open(&args.source, is_lines || !args.filter.container.is_empty())?;
     let settings = Watch::from_args(args, &environment, source.resolver())?;
     if settings.output.format == Format::Text {
         return match (environment.obstacle_to_screen(), &source) {

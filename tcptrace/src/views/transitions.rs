@@ -69,15 +69,25 @@ impl Columns {
         out.write_all(line.as_bytes())
     }
 
-    /// Writes the line of an outcome in one call of `write`.
+    /// Writes the line of an outcome in one call of `write`. `container` names the container of a cgroup v2 id.
     ///
     /// # Errors
     /// What the writer returns.
-    pub fn write_outcome(&mut self, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
+    pub fn write_outcome(
+        &mut self,
+        outcome: &Outcome,
+        container: &dyn Fn(u64) -> Option<String>,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let owner = match outcome {
+            Outcome::Transition(transition) => &transition.owner,
+            Outcome::ConnectFailed { owner, .. } => owner,
+        };
+        let owner = owner.as_ref().map_or_else(|| "?".to_owned(), |owner| shown_owner(owner, container));
         let row = match outcome {
-            Outcome::Transition(transition) => self.transition_row(transition),
-            Outcome::ConnectFailed { at, flow, owner } => Row {
-                cells: self.cells(*at, None, flow, owner.as_ref(), "SYN_SENT → CLOSE", "-".to_owned()),
+            Outcome::Transition(transition) => self.transition_row(transition, owner),
+            Outcome::ConnectFailed { at, flow, .. } => Row {
+                cells: self.cells(*at, None, flow, owner, "SYN_SENT → CLOSE", "-".to_owned()),
                 states: Some((State::SynSent, State::Close)),
                 end: "connect() failed: no free local port, or no route".to_owned(),
                 is_alarm: true,
@@ -86,11 +96,10 @@ impl Columns {
         self.write_row(&row, out)
     }
 
-    fn transition_row(&self, transition: &Transition) -> Row {
+    fn transition_row(&self, transition: &Transition, owner: String) -> Row {
         let Transition { from, to, .. } = *transition;
         let states = format!("{} → {}", state(from, transition.phase), state(to, transition.to_phase));
         let dwell = if from == State::Close { "-".to_owned() } else { dwell(transition.dwell) };
-        let owner = transition.owner.as_ref();
         Row {
             cells: self.cells(transition.at, Some(transition.conn), &transition.flow, owner, &states, dwell),
             states: Some((from, to)),
@@ -104,12 +113,11 @@ impl Columns {
         at: u64,
         conn: Option<u64>,
         flow: &Flow,
-        owner: Option<&Owner>,
+        owner: String,
         states: &str,
         dwell: String,
     ) -> [String; COLUMNS] {
         let time = self.options.wall.time(at).to_zoned(self.options.zone.clone());
-        let owner = owner.map_or_else(|| "?".to_owned(), |owner| format!("{}[{}]", owner.comm, owner.pid));
         [
             time.strftime("%H:%M:%S%.3f").to_string(),
             conn.map_or_else(|| "-".to_owned(), |conn| conn.to_string()),
@@ -151,6 +159,17 @@ struct Row {
     states: Option<(State, State)>,
     end: String,
     is_alarm: bool,
+}
+
+/// As many digits of a container's id as its runtime shows: enough to name it in a filter.
+const CONTAINER_DIGITS: usize = 12;
+
+/// `nginx[812]`, with its container where there is one: `nginx[812]@3f2a1b9c0d4e`.
+fn shown_owner(owner: &Owner, container: &dyn Fn(u64) -> Option<String>) -> String {
+    let process = format!("{}[{}]", owner.comm, owner.pid);
+    let Some(container) = container(owner.cgroup_id) else { return process };
+    let id: String = container.chars().take(CONTAINER_DIGITS).collect();
+    format!("{process}@{}", crate::text::escape(id.as_bytes()))
 }
 
 /// A state and, for FIN_WAIT2, its phase.
@@ -253,6 +272,7 @@ mod tests {
         let owner = |comm: &[u8]| {
             Some(Owner { pid: 812, comm: Comm::from_bytes(comm), evidence: Evidence::Close, cgroup_id: 0 })
         };
+        let contained = owner(b"java").map(|owner| Owner { cgroup_id: 33, ..owner });
         let first = Transition {
             at: 5_000_000_042,
             conn: 17,
@@ -309,16 +329,17 @@ mod tests {
         .chain([Outcome::ConnectFailed {
             at: 131_700_000_000,
             flow: flow("10.0.0.1", 0, "10.0.0.5", 3306),
-            owner: owner(b"nginx"),
+            owner: contained,
         }])
         .collect()
     }
 
     fn shown(options: Options) -> String {
         let (mut columns, mut out) = (Columns::new(options), Vec::new());
+        let container = |id| (id == 33).then(|| "3f2a1b9c0d4e5f60718293a4b5c6d7e8".to_owned());
         columns.write_header(&mut out).unwrap();
         for outcome in outcomes() {
-            columns.write_outcome(&outcome, &mut out).unwrap();
+            columns.write_outcome(&outcome, &container, &mut out).unwrap();
         }
         columns.write_header(&mut out).unwrap();
         String::from_utf8(out).unwrap()

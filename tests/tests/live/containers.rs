@@ -155,6 +155,10 @@ fn recorded(sandbox: &Sandbox, container: &mut Container) -> Result<()> {
     let report = lines(&["report", "--from", file, "--json", "--by", "container"])?;
     let of = |line: &&Value| line["key"]["container"] == *container.id && line["state"] == "CLOSE_WAIT";
     ensure!(report.iter().any(|line| of(&line)), "{report:#?}");
+    let watched = tcptrace(&["watch", "--from", file, "--plain"])?;
+    let shown = format!("leaker[{}]@{}", container.program.pid(), &container.id[..12]);
+    let watched = String::from_utf8(watched.stdout)?;
+    ensure!(watched.contains(&shown), "no {shown} in {watched}");
     let narrowed = ["report", "--from", file, "--json", "--container", &container.id[..12]];
     ensure!(lines(&narrowed)?.iter().any(|line| line["state"] == "CLOSE_WAIT"), "{report:#?}");
     let output = tcptrace(&["report", "--from", file, "--json", "--container", "fedcba987654"])?;

@@ -29,7 +29,12 @@ pub fn run(source: &Source, settings: &Watch, instead: Option<&'static str>) -> 
         tick: live::PROMPT_TICK,
     };
     let mut engine = source.engine(&wanted);
-    let mut printer = Printer::new(settings, engine.meta().wall, instead);
+    // Before tracing: a container that ends meanwhile is then known by name.
+    let container = match settings.output.format {
+        Format::Json => Box::new(|_| None),
+        Format::Text | Format::Plain => source.containers(),
+    };
+    let mut printer = Printer::new(settings, engine.meta().wall, container, instead);
     source.run(&mut engine, &wanted, &mut printer)?;
     printer.finish(&engine)?;
     Ok(trace::exit(&engine, &settings.tracing))
@@ -52,7 +57,12 @@ struct Table {
 const USUAL_ROWS: u16 = 24;
 
 impl Table {
-    fn write(&mut self, outcome: &Outcome, out: &mut impl std::io::Write) -> std::io::Result<()> {
+    fn write(
+        &mut self,
+        outcome: &Outcome,
+        container: &dyn Fn(u64) -> Option<String>,
+        out: &mut impl std::io::Write,
+    ) -> std::io::Result<()> {
         if let Some(lines) = &mut self.since_header {
             // Asked each time, because windows change their size.
             let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_row);
@@ -63,13 +73,15 @@ impl Table {
                 self.columns.write_header(out)?;
             }
         }
-        self.columns.write_outcome(outcome, out)
+        self.columns.write_outcome(outcome, container, out)
     }
 }
 
-struct Printer {
+struct Printer<'a> {
     filter: Filter,
     lines: Lines,
+    /// Names the container of a cgroup v2 id.
+    container: Box<dyn Fn(u64) -> Option<String> + 'a>,
     out: LineSink<std::io::StdoutLock<'static>>,
     /// The first error of writing: outcomes come where none can be returned.
     failed: Option<std::io::Error>,
@@ -77,8 +89,13 @@ struct Printer {
     instead: Option<&'static str>,
 }
 
-impl Printer {
-    fn new(settings: &Watch, wall: WallClock, instead: Option<&'static str>) -> Self {
+impl<'a> Printer<'a> {
+    fn new(
+        settings: &Watch,
+        wall: WallClock,
+        container: Box<dyn Fn(u64) -> Option<String> + 'a>,
+        instead: Option<&'static str>,
+    ) -> Self {
         let mut out = LineSink::stdout();
         let mut failed = None;
         let lines = match settings.output.format {
@@ -98,13 +115,13 @@ impl Printer {
                 Lines::Text(Box::new(Table { columns, since_header }))
             }
         };
-        Self { filter: settings.filter.clone(), lines, out, failed, instead }
+        Self { filter: settings.filter.clone(), lines, container, out, failed, instead }
     }
 
     fn write(&mut self, outcome: &Outcome) -> std::io::Result<()> {
         match &mut self.lines {
             Lines::Json(lines) => lines.write(outcome, &mut self.out),
-            Lines::Text(table) => table.write(outcome, &mut self.out),
+            Lines::Text(table) => table.write(outcome, &*self.container, &mut self.out),
         }
     }
 
@@ -129,7 +146,7 @@ impl Printer {
     }
 }
 
-impl Handler for Printer {
+impl Handler for Printer<'_> {
     fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {
         if let Some(why) = self.instead.take() {
             writeln!(anstream::stderr().lock(), "note: a line per transition, because {why}")?;

@@ -264,7 +264,7 @@ fn places(what: &str, sites: &[Site], label: &str, page: &mut Page) -> u64 {
         callers.clone().take(CALLERS).for_each(|caller| line("", &format!("called by {caller}"), page));
         let more = callers.len().saturating_sub(CALLERS);
         if more > 0 {
-            line("", &format!("and {} callers of theirs", human::count(more as u64)), page);
+            line("", &format!("and {} further up", human::counted(more as u64, "caller")), page);
         }
         if let Some(note) = &site.note {
             line("", &format!("({note})"), page);
@@ -272,7 +272,7 @@ fn places(what: &str, sites: &[Site], label: &str, page: &mut Page) -> u64 {
     }
     let more = sites.len().saturating_sub(NAMED);
     if more > 0 {
-        line("", &format!("and {} other places", human::count(more as u64)), page);
+        line("", &format!("and {} more", human::counted(more as u64, "place")), page);
     }
     sites.iter().map(|site| site.count).sum()
 }

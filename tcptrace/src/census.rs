@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Protocol;
 use crate::filter::Filter;
-use crate::inventory::diag::{DiagSocket, Dump};
+use crate::inventory::diag::{DiagSocket, Dump, Sink};
 use crate::inventory::owners::Ownership;
 use crate::inventory::process::Process;
 use crate::net::State;
@@ -96,11 +96,10 @@ impl Census {
         let mut groups: BTreeMap<Key, Counts> = BTreeMap::new();
         for socket in dump.sockets.iter().filter(|socket| filter.matches_diag(socket)) {
             let Some(owners) = owners_wanted(socket, filter, ownership) else { continue };
+            census.count(socket);
             if socket.protocol == Protocol::Mptcp {
-                census.mptcp.add(socket.state);
                 continue;
             }
-            census.count(socket);
             for key in by.map(|by| keys(by, socket, &owners, ownership, container)).into_iter().flatten() {
                 groups.entry(key).or_default().add(socket.state);
             }
@@ -115,6 +114,10 @@ impl Census {
     }
 
     fn count(&mut self, socket: &DiagSocket) {
+        if socket.protocol == Protocol::Mptcp {
+            self.mptcp.add(socket.state);
+            return;
+        }
         self.counts.add(socket.state);
         if socket.state == State::FinWait2 && (socket.is_mini || socket.inode.is_none()) {
             self.orphaned_fin_wait2 += 1;
@@ -129,6 +132,59 @@ impl Census {
     #[must_use]
     pub fn groups_overlap(&self) -> bool {
         self.groups.iter().map(|group| group.counts.total()).sum::<u64>() > self.counts.total()
+    }
+}
+
+/// Counts as sockets come, where nobody asks whose they are: none of them is kept.
+#[derive(Clone, Debug)]
+pub struct Tally<'a> {
+    filter: &'a Filter,
+    census: Census,
+}
+
+impl<'a> Tally<'a> {
+    /// Counts what `filter` lets through, which must not ask for owners.
+    #[must_use]
+    pub fn new(filter: &'a Filter) -> Self {
+        // Nobody looked for owners, so none is missing.
+        Self { filter, census: Census { owners_complete: true, ..Census::default() } }
+    }
+
+    /// The count, of these network namespaces.
+    #[must_use]
+    pub fn census(self, namespaces: Vec<u32>) -> Census {
+        Census { namespaces, ..self.census }
+    }
+}
+
+impl Sink for Tally<'_> {
+    type Mark = Census;
+
+    fn take(&mut self, socket: DiagSocket) {
+        if self.filter.matches_diag(&socket) {
+            self.census.count(&socket);
+        }
+    }
+
+    /// A few counters: nothing here has groups.
+    fn mark(&self) -> Census {
+        self.census.clone()
+    }
+
+    fn rewind(&mut self, mark: Census) {
+        self.census = mark;
+    }
+
+    fn fresh(&self) -> Self {
+        Self::new(self.filter)
+    }
+
+    fn absorb(&mut self, other: Self) {
+        let Census { counts, mptcp, orphaned_fin_wait2, not_accepted, .. } = other.census;
+        self.census.counts.merge(&counts);
+        self.census.mptcp.merge(&mptcp);
+        self.census.not_accepted.merge(&not_accepted);
+        self.census.orphaned_fin_wait2 += orphaned_fin_wait2;
     }
 }
 

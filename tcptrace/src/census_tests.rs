@@ -169,3 +169,21 @@ fn grouped_holders_are_the_wanted_ones_only() {
     let census = census(&Filter { pids: vec![1], ..Filter::default() }, Some(KeyKind::Process));
     assert_eq!(groups(&census), [(nginx(1), 1)]);
 }
+
+#[test]
+fn a_tally_counts_as_a_census_does() {
+    let filter = Filter::default();
+    let mut tally = Tally::new(&filter);
+    let sockets = dump().sockets;
+    let (first, second) = sockets.split_at(3);
+    first.iter().for_each(|&socket| tally.take(socket));
+    let mut beside = tally.fresh();
+    second.iter().for_each(|&socket| beside.take(socket));
+    let mark = beside.mark();
+    // A dump that was interrupted.
+    beside.take(sockets[0]);
+    beside.rewind(mark);
+    tally.absorb(beside);
+    let census = Census::take(&dump(), &filter, None, &Ownership::default(), &|_| None);
+    assert_eq!(tally.census(vec![7]), Census { owners_complete: true, ..census });
+}

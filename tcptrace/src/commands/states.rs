@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Context as _;
 
 use super::{Exit, LineSink};
-use crate::census::Census;
+use crate::census::{Census, Tally};
 use crate::cli::StatesArgs;
 use crate::inventory::cgroup::Cgroups;
 use crate::inventory::diag::Query;
@@ -15,6 +15,8 @@ use crate::settings::{Environment, Format, States, System};
 use crate::snapshot::KeyKind;
 use crate::views::paint::Paint;
 use crate::views::{json, states};
+
+const CANNOT: &str = "cannot list the sockets";
 
 /// Runs the command.
 pub fn run(args: &StatesArgs) -> anyhow::Result<Exit> {
@@ -32,11 +34,18 @@ fn count(settings: &States) -> anyhow::Result<(Census, Vec<String>)> {
     let States { filter, by, .. } = settings;
     let wanted: Vec<u32> = filter.namespaces.iter().map(|netns| netns.inode).collect();
     let found = namespaces::all()?.only(&wanted);
-    let query = Query { states: filter.states, ages: false };
-    let mut dump = inventory::dump_these(&found.list, query).context("cannot list the sockets")?;
+    // No count tells subflows of MPTCP apart.
+    let query = Query::to_count(filter.states);
+    let needs_owners = filter.needs_owner() || matches!(by, Some(KeyKind::Process | KeyKind::Container));
+    if by.is_none() && !needs_owners {
+        let mut tally = Tally::new(filter);
+        let dump = inventory::list_these(&found.list, query, &mut tally).context(CANNOT)?;
+        let notes = [found.notes, dump.notes].concat();
+        return Ok((tally.census(dump.namespaces), notes));
+    }
+    let mut dump = inventory::dump_these(&found.list, query).context(CANNOT)?;
     let mut notes = found.notes;
     notes.append(&mut dump.notes);
-    let needs_owners = filter.needs_owner() || matches!(by, Some(KeyKind::Process | KeyKind::Container));
     let mut ownership = Ownership::default();
     if needs_owners {
         ownership = Ownership::find(dump.sockets.iter().filter(|socket| filter.matches_diag(socket)));

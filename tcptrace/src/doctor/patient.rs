@@ -92,7 +92,7 @@ impl Patient {
         let probe = probe(&host, ring_bytes);
         let sysctls = Sysctls::read(namespace)?;
         let inside = namespaces::within(namespace, Inside::read)?;
-        let sockets = dump_one(namespace, Query { states: StateSet::ALL, ages: false });
+        let sockets = dump_one(namespace, Query::to_count(StateSet::ALL));
         let mut notes = Vec::new();
         let mut ownership = Ownership::default();
         if let Ok(dump) = &sockets {

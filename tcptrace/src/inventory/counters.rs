@@ -57,6 +57,17 @@ impl Counters {
         Ok(counters)
     }
 
+    /// Only how many sockets the network namespace of the calling thread has (`sockstat`); what cannot be read is
+    /// left out.
+    #[must_use]
+    pub fn read_sockets_here() -> Self {
+        let mut counters = Self::default();
+        for text in SOCKSTATS.iter().filter_map(|file| fs::read_to_string(file).ok()) {
+            counters.add_sockstat(&text);
+        }
+        counters
+    }
+
     /// From texts of the forms of `netstat` and `sockstat`.
     #[must_use]
     pub fn parse(tables: &str, sockstat: &str) -> Self {

@@ -1,11 +1,14 @@
 //! `sock_diag`: every TCP socket of a network namespace, TIME_WAIT minis included.
 
 pub(crate) mod decode;
+mod halves;
 mod query;
+mod sink;
 mod states;
 
 pub use decode::{Context, DecodeError, Part, decode, decode_datagram};
-pub use query::{Query, QueryError, dump_here};
+pub use query::{Query, QueryError, list_here};
+pub use sink::Sink;
 pub use states::StateSet;
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,9 @@
 //! Dumps of many network namespaces.
 
+use std::thread;
+
 use super::clock::monotonic_ns;
-use super::diag::{Dump, Query, QueryError, dump_here};
+use super::diag::{Dump, Query, QueryError, Sink, list_here};
 use super::namespaces::{self, Namespace, NamespaceError};
 
 /// No socket could be listed at all.
@@ -28,33 +30,81 @@ pub fn dump_all(query: impl Into<Query>) -> Result<Dump, DumpError> {
 
 /// Every TCP socket that `query` asks for, of one namespace.
 pub fn dump_one(namespace: &Namespace, query: impl Into<Query>) -> Result<Dump, DumpError> {
-    let query = query.into();
-    let mut dump = Dump { started: monotonic_ns(), ..Dump::default() };
-    namespaces::within(namespace, || dump_here(namespace.inode, query, &mut dump))??;
-    Ok(dump)
+    dump_these(std::slice::from_ref(namespace), query)
 }
 
 /// Every TCP socket that `query` asks for, of these namespaces. Refusals become notes as in [`dump_all`]; when
 /// all refuse, the first refusal is the error.
 pub fn dump_these(list: &[Namespace], query: impl Into<Query>) -> Result<Dump, DumpError> {
+    let mut sockets = Vec::new();
+    let dump = list_these(list, query, &mut sockets)?;
+    Ok(Dump { sockets, ..dump })
+}
+
+/// As [`dump_these`], but the sockets go to `sink`: the dump has none.
+pub fn list_these<S: Sink>(
+    list: &[Namespace],
+    query: impl Into<Query>,
+    sink: &mut S,
+) -> Result<Dump, DumpError> {
     let query = query.into();
-    let mut dump = Dump { started: monotonic_ns(), ..Dump::default() };
-    let results = namespaces::within_each(list, |namespace| dump_here(namespace.inode, query, &mut dump))?;
+    let started = monotonic_ns();
+    let visited = visit(list, query, sink)?;
+    let mut dump = Dump { started, finished: monotonic_ns(), notes: visited.notes, ..Dump::default() };
     let mut first_error = None;
-    for (namespace, result) in list.iter().zip(results) {
-        let error = match result {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => DumpError::from(error),
-            Err(error) => DumpError::from(error),
-        };
-        dump.notes.push(format!("network namespace {} was not seen: {error}", namespace.label()));
-        first_error.get_or_insert(error);
+    for (namespace, result) in list.iter().zip(visited.results) {
+        match result {
+            Ok(()) => dump.namespaces.push(namespace.inode),
+            Err(error) => {
+                let label = namespace.label();
+                dump.notes.push(format!("network namespace {label} was not seen: {error}"));
+                first_error.get_or_insert(error);
+            }
+        }
     }
-    dump.finished = monotonic_ns();
     match first_error {
         Some(error) if dump.namespaces.is_empty() => Err(error),
         _ => Ok(dump),
     }
+}
+
+#[derive(Default)]
+struct Visited {
+    /// Of each namespace.
+    results: Vec<Result<(), DumpError>>,
+    notes: Vec<String>,
+}
+
+/// Lists each of them; several by two threads, because for each the kernel walks through the hash table of all.
+fn visit<S: Sink>(list: &[Namespace], query: Query, sink: &mut S) -> Result<Visited, DumpError> {
+    let (here, beside) = list.split_at(list.len().div_ceil(2));
+    if beside.is_empty() {
+        return visit_in_turn(list, query, sink);
+    }
+    let mut others = sink.fresh();
+    let (first, second) = thread::scope(|scope| {
+        let work = || visit_in_turn(beside, query, &mut others);
+        let Ok(thread) = thread::Builder::new().name("dump".to_owned()).spawn_scoped(scope, work) else {
+            // All by this thread, then.
+            return (visit_in_turn(list, query, sink), Ok(Visited::default()));
+        };
+        let first = visit_in_turn(here, query, sink);
+        // A panic is the caller's.
+        (first, thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (mut visited, second) = (first?, second?);
+    sink.absorb(others);
+    visited.results.extend(second.results);
+    visited.notes.extend(second.notes);
+    Ok(visited)
+}
+
+fn visit_in_turn<S: Sink>(list: &[Namespace], query: Query, sink: &mut S) -> Result<Visited, DumpError> {
+    let mut notes = Vec::new();
+    let list_one = |namespace: &Namespace| list_here(namespace.inode, query, sink, &mut notes);
+    let results = namespaces::within_each(list, list_one)?.into_iter();
+    let results = results.map(|result| Ok(result??)).collect();
+    Ok(Visited { results, notes })
 }
 
 #[cfg(test)]

@@ -14,4 +14,4 @@ pub mod slab;
 pub mod sysctl;
 pub mod worker;
 
-pub use dump::{DumpError, dump_all, dump_one, dump_these};
+pub use dump::{DumpError, dump_all, dump_one, dump_these, list_these};

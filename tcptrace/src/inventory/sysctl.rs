@@ -193,6 +193,12 @@ impl LocalPorts {
             && !self.reserved.iter().any(|&(from, to)| (from..=to).contains(&port))
     }
 
+    /// The port with as many of the range below it as above.
+    #[must_use]
+    pub fn middle(&self) -> u16 {
+        self.first + (self.last - self.first) / 2
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u32 {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
-use tcptrace::inventory::diag::{DiagSocket, Query, StateSet, dump_here};
+use tcptrace::inventory::diag::{DiagSocket, Query, StateSet, list_here};
 use tcptrace::inventory::holders::{self, Holder};
 use tcptrace::net::State;
 use tcptrace::sandbox::Sandbox;
@@ -21,6 +21,7 @@ use tests::truth;
 pub fn trials() -> Vec<Trial> {
     vec![
         live("states_are_what_ss_counts", counts),
+        live("many_sockets_are_each_counted_once", many),
         live("a_dump_says_what_ss_says_of_every_socket", dump_equals_ss),
         live("every_holder_is_found_after_fork", forked),
         live("a_socket_in_flight_is_held_by_nobody", in_flight),
@@ -115,12 +116,47 @@ fn counts(sandbox: &Sandbox) -> Result<()> {
     Ok(())
 }
 
+/// More than one thread lists alone: two take half of them each.
+const MANY: u64 = 6_000;
+
+fn many(sandbox: &Sandbox) -> Result<()> {
+    // Without reuse each connection leaves a TIME_WAIT, which lasts longer than this trial.
+    sandbox.set_sysctl("net.ipv4.tcp_tw_reuse", "0")?;
+    sandbox.set_sysctl("net.ipv4.ip_local_port_range", "20000 60999")?;
+    let mut listeners = Vec::new();
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(address)?;
+        for _ in 0..MANY {
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            drop(client);
+            drop(listener.accept()?);
+        }
+        listeners.push(listener);
+    }
+    let _kept = still(sandbox, Flavour::V4)?;
+    let netns = sandbox.netns().to_string();
+    let line = states(&["--netns", &netns])?;
+    // Two kinds, and those that are held still.
+    ensure!(line["counts"]["TIME_WAIT"] == 2 * MANY + 5, "{line}");
+    if let Some(ss) = counted_by_ss()? {
+        ensure!(line["counts"] == serde_json::to_value(&ss)?, "{line} is not {ss:?}");
+    }
+    let by = states(&["--netns", &netns, "--by", "port"])?;
+    ensure!(by["counts"] == line["counts"], "{by} is not {line}");
+    let listed = dump(sandbox)?;
+    let flows: BTreeSet<_> =
+        listed.iter().map(|socket| (socket.flow.local_addr(), socket.flow.remote_addr())).collect();
+    ensure!(flows.len() == listed.len(), "{} sockets, {} flows", listed.len(), flows.len());
+    drop(listeners);
+    Ok(())
+}
+
 /// Our dump of the namespace that the calling thread is in.
 fn dump(sandbox: &Sandbox) -> Result<Vec<DiagSocket>> {
-    let mut dump = tcptrace::inventory::diag::Dump::default();
-    dump_here(sandbox.netns(), Query::from(StateSet::ALL), &mut dump)?;
-    ensure!(dump.notes.is_empty(), "{:?}", dump.notes);
-    Ok(dump.sockets)
+    let (mut sockets, mut notes) = (Vec::new(), Vec::new());
+    list_here(sandbox.netns(), Query::from(StateSet::ALL), &mut sockets, &mut notes)?;
+    ensure!(notes.is_empty(), "{notes:?}");
+    Ok(sockets)
 }
 
 /// Column by column: state, queues, addresses, inode, timer.

@@ -8,6 +8,8 @@
 //   close N      closes the N oldest that were told EOF
 //   open N       connections that are well, as a control
 //   crowd P S F  P children, each with F descriptors, together holding S sockets told EOF
+//   calm P C     P children, together holding both ends of C connections that are well
+//   flip R MS    a socket listens and ceases to by turns, R transitions a second for MS milliseconds
 // Ends with its standard input, and its children with it.
 
 #define _GNU_SOURCE
@@ -144,6 +146,50 @@ static void crowd(int processes, int sockets, int fds) {
     printf("{\"processes\":%d}\n", processes);
 }
 
+// Each child has a listener of its own, so that no destination runs out of ports.
+static void calm(int processes, int connections) {
+    int ready[2], parent = getpid();
+    char byte = 0;
+    if (pipe(ready)) die("pipe");
+    for (int n = 0; n < processes; n++) {
+        int count = (int)((long)connections * (n + 1) / processes - (long)connections * n / processes);
+        int child = fork();
+        if (child < 0) die("fork");
+        if (child) continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) _exit(0);
+        listener = listen_on_loopback(64, &port);
+        for (int made = 0; made < count; made++) {
+            unsigned short from;
+            connect_to(port, &from);
+            if (accept(listener, NULL, NULL) < 0) die("accept");
+        }
+        if (write(ready[1], &byte, 1) != 1) die("write");
+        for (;;) pause();
+    }
+    close(ready[1]);
+    for (int n = 0; n < processes; n++)
+        if (read(ready[0], &byte, 1) != 1) die("a child has died");
+    close(ready[0]);
+    printf("{\"connections\":%d}\n", connections);
+}
+
+// Two system calls make two transitions: nothing else makes so many in so little time. In pieces of a millisecond.
+static void flip(int per_second, int ms) {
+    unsigned short where;
+    int fd = listen_on_loopback(1, &where), pieces = 0;
+    unsigned long long start = now_ns(), transitions = 0, elapsed = 0;
+    for (; elapsed < ms * 1000000ULL; elapsed = now_ns() - start) {
+        for (; transitions < elapsed / 1000 * per_second / 1000000; transitions += 2)
+            if (shutdown(fd, SHUT_RD) || listen(fd, 1)) die("flip");
+        struct timespec rest = {0, 200000};
+        nanosleep(&rest, NULL);
+        pieces++;
+    }
+    close(fd);
+    printf("{\"transitions\":%llu,\"elapsed_ns\":%llu,\"pieces\":%d}\n", transitions, elapsed, pieces);
+}
+
 static void leak(const char *kind, int count) {
     unsigned long long after = now_ns();
     int first = kept_count, child = 0;
@@ -193,8 +239,11 @@ static void keep_open(int count) {
 
 int main(void) {
     char line[256], command[32];
-    struct rlimit limit = {65536, 65536};
-    setrlimit(RLIMIT_NOFILE, &limit);
+    // As many as may be had without asking, and no more than child_with_the_last() looks through.
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit)) die("getrlimit");
+    limit.rlim_cur = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
+    if (setrlimit(RLIMIT_NOFILE, &limit)) die("setrlimit");
     listener = listen_on_loopback(1024, &port);
     backlog_listener = listen_on_loopback(64, &backlog_port);
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, carrier)) die("socketpair");
@@ -207,6 +256,10 @@ int main(void) {
             keep_open(count);
         else if (!strcmp(command, "crowd"))
             crowd(count, sockets, fds);
+        else if (!strcmp(command, "calm"))
+            calm(count, sockets);
+        else if (!strcmp(command, "flip"))
+            flip(count, sockets);
         else
             leak(command, count);
         fflush(stdout);

@@ -3,7 +3,10 @@
 mod churn;
 mod contender;
 mod figures;
+mod inventory;
 mod load;
+mod program;
+mod record;
 mod scrape;
 mod scraper;
 
@@ -14,6 +17,10 @@ use anyhow::Result;
 pub enum Bench {
     /// Connections per second with and without tracers while every core makes connections
     Churn(churn::Args),
+    /// `states` and `leaks` on 100,000 sockets, or on thousands of processes, beside `ss` and `lsof`
+    Inventory(inventory::Args),
+    /// A recording of 200,000 events a second
+    Record(record::Args),
     /// A storm of scrapes during churn, and what memory the exporter takes for a million connections
     Scrape(scrape::Args),
 }
@@ -22,6 +29,8 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Churn(args) => churn::run(args),
+        Bench::Inventory(args) => inventory::run(args),
+        Bench::Record(args) => record::run(args),
         Bench::Scrape(args) => scrape::run(args),
     }
 }

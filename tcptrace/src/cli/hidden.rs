@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::values;
+use crate::workload::records::ReplayArgs;
 use crate::workload::{Kind, RoleArgs};
 
 /// The command line of such a start.
@@ -26,6 +27,9 @@ pub enum Command {
     /// One process of that traffic.
     #[command(name = "__workload")]
     Workload(RoleArgs),
+    /// Events of connections that never were, for benchmarks.
+    #[command(name = "__replay")]
+    Replay(ReplayArgs),
     /// Becomes a program that ends with its parent.
     #[command(name = "__exec")]
     Exec(ExecArgs),

@@ -20,6 +20,7 @@ use crate::cli::{Cli, DemoArgs};
 use crate::sandbox::{Sandbox, end_with_parent, exec_ending_with_parent};
 use crate::settings::UsageError;
 use crate::text;
+use crate::workload::records::{self, ReplayArgs};
 use crate::workload::{self, RoleArgs, Running, Settings};
 
 /// What is shown when no command is given: long enough for TIME_WAITs to run their 60 s.
@@ -152,6 +153,12 @@ pub fn run_sandbox(args: &SandboxArgs) -> anyhow::Result<Exit> {
 /// `__workload`: becomes one of the traffic's processes.
 pub fn run_workload(args: &RoleArgs) -> anyhow::Result<Exit> {
     workload::run(args).with_context(|| args.role.comm())?;
+    Ok(Exit::Done)
+}
+
+/// `__replay`: what events cost in user space.
+pub fn run_replay(args: &ReplayArgs) -> anyhow::Result<Exit> {
+    records::run(args)?;
     Ok(Exit::Done)
 }
 

@@ -76,6 +76,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<Exit> {
         },
         Invocation::Schema => schema::run(),
         Invocation::Own(command) => match command {
+            hidden::Command::Replay(args) => demo::run_replay(&args),
             hidden::Command::Sandbox(args) => demo::run_sandbox(&args),
             hidden::Command::Workload(args) => demo::run_workload(&args),
             hidden::Command::Exec(args) => demo::run_exec(&args),

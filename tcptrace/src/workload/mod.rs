@@ -8,6 +8,7 @@ mod churn;
 mod client;
 mod leaky;
 mod pace;
+pub mod records;
 mod role;
 mod server;
 

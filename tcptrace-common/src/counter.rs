@@ -12,3 +12,13 @@ pub const SUBMITTED: u32 = 3;
 pub const WOKEN_NS: u32 = 4;
 /// The number of slots.
 pub const SLOTS: u32 = 5;
+
+/// Slots of the other per-CPU array, which counts the transitions that found no room in the event ring, by
+/// [`lost_transition`].
+pub const LOST_TRANSITION_SLOTS: u32 = (crate::state::SLOTS * crate::state::SLOTS) as u32;
+
+/// The slot of a transition; both states are below [`SLOTS`](crate::state::SLOTS).
+#[must_use]
+pub const fn lost_transition(from: u8, to: u8) -> u32 {
+    from as u32 * crate::state::SLOTS as u32 + to as u32
+}

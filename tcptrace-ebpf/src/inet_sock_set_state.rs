@@ -89,7 +89,10 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
         leave_time(object.address(), time_ns);
     }
 
-    let Some(mut entry) = ring::reserve::<StateRecord>() else { return Ok(()) };
+    let Some(mut entry) = ring::reserve::<StateRecord>() else {
+        ring::count_lost_transition(from, to);
+        return Ok(());
+    };
     let record = entry.as_mut_ptr();
     let task = O::task();
     // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.

@@ -11,13 +11,23 @@ use tcptrace_common::counter;
 use crate::{
     config::config,
     kernel::ReadFailed,
-    maps::{COUNTERS, EVENTS},
+    maps::{COUNTERS, EVENTS, LOST_TRANSITIONS},
 };
 
 /// Adds 1 to a slot of this CPU's counters.
 #[inline(always)]
 pub fn count(slot: u32) {
     if let Some(value) = COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: the slot belongs to this CPU; a program that interrupts this one may lose it a count.
+        unsafe { *value += 1 };
+    }
+}
+
+/// Counts a transition whose record found no room.
+#[cold]
+#[inline(always)]
+pub fn count_lost_transition(from: u8, to: u8) {
+    if let Some(value) = LOST_TRANSITIONS.get_ptr_mut(counter::lost_transition(from, to)) {
         // SAFETY: the slot belongs to this CPU; a program that interrupts this one may lose it a count.
         unsafe { *value += 1 };
     }

@@ -9,7 +9,7 @@ use crate::inventory::diag::Dump;
 use crate::loss::Loss;
 use crate::net::{Flow, State};
 use crate::outcome::{Open, Outcome, Owner};
-use crate::snapshot::{KeyKind, Meta, Program, SkippedHook, Snapshot};
+use crate::snapshot::{KeyKind, Meta, Program, SkippedHook, Snapshot, TransitionCount};
 use crate::stats::{DEFAULT_KEYS, Stats};
 use crate::tracker::{Limits, Tracker};
 
@@ -71,6 +71,7 @@ pub struct Engine {
     vanished: u64,
     skipped: Vec<SkippedHook>,
     programs: Vec<Program>,
+    lost_transitions: Vec<TransitionCount>,
     /// Dumps that were begun because something had been lost.
     resyncs: u64,
     notes: Vec<String>,
@@ -97,6 +98,7 @@ impl Engine {
             vanished: 0,
             skipped: Vec::new(),
             programs: Vec::new(),
+            lost_transitions: Vec::new(),
             resyncs: 0,
             notes: Vec::new(),
             outcomes: Vec::with_capacity(16),
@@ -244,6 +246,11 @@ impl Engine {
         self.skipped = skipped;
     }
 
+    /// Sets which transitions found no room in the ring, totals since the start.
+    pub fn set_lost_transitions(&mut self, lost: Vec<TransitionCount>) {
+        self.lost_transitions = lost;
+    }
+
     /// Everything that was lost so far.
     #[must_use]
     pub fn loss(&self) -> Loss {
@@ -367,6 +374,7 @@ impl Engine {
         snapshot.skipped.clone_from(&self.skipped);
         snapshot.notes.clone_from(&self.notes);
         snapshot.programs.clone_from(&self.programs);
+        snapshot.lost_transitions.clone_from(&self.lost_transitions);
         snapshot
     }
 }

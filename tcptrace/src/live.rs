@@ -322,6 +322,10 @@ fn read_loss(engine: &mut Engine, tracer: &Tracer, handler: &mut impl Handler) -
     let loss = tracer.loss().context("cannot read the loss counters")?;
     let loss = KernelLoss { ring_full: loss.ring_full, skipped_runs: loss.skipped_runs };
     // Only news is news: a recording shall not fill with zeros.
+    if loss.ring_full != engine.kernel_loss().ring_full {
+        let lost = tracer.lost_transitions().context("cannot read the counters of lost transitions")?;
+        engine.set_lost_transitions(lost);
+    }
     if loss != engine.kernel_loss() || engine.has_unsettled_gaps() {
         supply(engine, handler, &Input::Loss(loss))?;
     }

@@ -89,7 +89,8 @@ pub fn merge(snapshots: Vec<Snapshot>) -> Result<Snapshot, Overlap> {
         }
     }
     all.programs = programs(&pieces);
-    all.transitions = transitions(&pieces);
+    all.transitions = transitions(&pieces, |snapshot| &snapshot.transitions);
+    all.lost_transitions = transitions(&pieces, |snapshot| &snapshot.lost_transitions);
     all.time_wait = time_wait(&pieces);
     all.connect_failures = ConnectFailures {
         count: pieces.iter().map(|piece| piece.snapshot.connect_failures.count).sum(),
@@ -319,9 +320,9 @@ fn time_wait(pieces: &[Piece]) -> TimeWaitTally {
     }
 }
 
-fn transitions(pieces: &[Piece]) -> Vec<TransitionCount> {
+fn transitions(pieces: &[Piece], of: fn(&Snapshot) -> &Vec<TransitionCount>) -> Vec<TransitionCount> {
     let mut counts: BTreeMap<(State, State), u64> = BTreeMap::new();
-    for counted in pieces.iter().flat_map(|piece| &piece.snapshot.transitions) {
+    for counted in pieces.iter().flat_map(|piece| of(&piece.snapshot)) {
         *counts.entry((counted.from, counted.to)).or_default() += counted.count;
     }
     counts.into_iter().map(|((from, to), count)| TransitionCount { from, to, count }).collect()

@@ -23,7 +23,7 @@ pub use writer::{Recorder, Written, create};
 use crate::engine::{Inventory, KernelLoss};
 use crate::event::MonoNs;
 use crate::inventory::cgroup::Workload;
-use crate::snapshot::{Program, SkippedHook, Sysctls, WallClock};
+use crate::snapshot::{Program, SkippedHook, Sysctls, TransitionCount, WallClock};
 
 /// Version of the format: readers refuse a newer one. Additions that an old reader may ignore do not count.
 pub const VERSION: u32 = 1;
@@ -105,6 +105,9 @@ pub struct Footer {
     /// The BPF programs.
     #[serde(default)]
     pub programs: Vec<Program>,
+    /// Transitions that found no room in the ring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_transitions: Vec<TransitionCount>,
     /// Hooks that were not traced.
     #[serde(default)]
     pub skipped: Vec<SkippedHook>,

@@ -53,6 +53,7 @@ pub fn conclude(reader: &Reader, engine: &mut Engine) {
     match reader.ending() {
         Some(Ending::Complete(footer)) => {
             engine.set_programs(footer.programs.clone(), footer.skipped.clone());
+            engine.set_lost_transitions(footer.lost_transitions.clone());
         }
         Some(Ending::CutOff { lines }) => engine.note(format!(
             "the recording {shown} has no end (its recorder was killed or is still at work): \

@@ -29,6 +29,9 @@ pub struct Snapshot {
     pub meta: Meta,
     /// What was not seen.
     pub loss: Loss,
+    /// Transitions of full sockets that found no room in the ring, by kind; part of `loss`. Counted in the kernel, so
+    /// exact.
+    pub lost_transitions: Vec<TransitionCount>,
     /// Hooks that this kernel lacks, and what is missing from the figures because of it.
     pub skipped: Vec<SkippedHook>,
     /// What else could not be seen, in words: namespaces that refused, connections given up.
@@ -184,7 +187,7 @@ pub struct Program {
 }
 
 /// How often one state followed another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TransitionCount {
     /// The state that ended.
     pub from: State,

@@ -100,6 +100,20 @@ pub struct Summary {
     pub loss: BTreeMap<String, u64>,
     /// Share of the kernel's events that was received.
     pub seen_share: Option<f64>,
+    /// Transitions that found no room, by kind.
+    #[serde(default)]
+    pub lost_transitions: Vec<LostTransitions>,
+}
+
+/// Transitions of one kind that found no room in the ring.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LostTransitions {
+    /// Old state.
+    pub from: String,
+    /// New state.
+    pub to: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// Everything one run said.

@@ -7,6 +7,9 @@ use aya::maps::{MapData, MapError, PerCpuArray};
 use aya_obj::generated::{bpf_cmd, bpf_prog_info};
 use tcptrace_common::counter;
 
+use crate::net::State;
+use crate::snapshot::TransitionCount;
+
 /// Totals of the programs' own counters over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -22,10 +25,7 @@ pub struct Counters {
 
 impl Counters {
     pub(super) fn read(map: &PerCpuArray<MapData, u64>) -> io::Result<Self> {
-        let total = |slot| {
-            let values = map.get(&slot, 0).map_err(io_error)?;
-            Ok::<_, io::Error>(values.iter().fold(0_u64, |sum, value| sum.wrapping_add(*value)))
-        };
+        let total = |slot| total(map, slot);
         Ok(Self {
             ring_full: total(counter::RING_FULL)?,
             stack_ring_full: total(counter::STACK_RING_FULL)?,
@@ -33,6 +33,26 @@ impl Counters {
             submitted: total(counter::SUBMITTED)?,
         })
     }
+}
+
+/// Transitions that found no room, by kind, those that there were.
+pub(super) fn lost_transitions(map: &PerCpuArray<MapData, u64>) -> io::Result<Vec<TransitionCount>> {
+    let mut lost = Vec::new();
+    for from in State::ALL {
+        for to in State::ALL {
+            let count = total(map, counter::lost_transition(from.number(), to.number()))?;
+            if count > 0 {
+                lost.push(TransitionCount { from, to, count });
+            }
+        }
+    }
+    Ok(lost)
+}
+
+/// A slot, all CPUs together.
+fn total(map: &PerCpuArray<MapData, u64>, slot: u32) -> io::Result<u64> {
+    let values = map.get(&slot, 0).map_err(io_error)?;
+    Ok(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
 }
 
 fn io_error(error: MapError) -> io::Error {

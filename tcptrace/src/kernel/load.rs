@@ -104,6 +104,7 @@ pub(super) struct Loaded {
     pub events: RingBuf<MapData>,
     pub stacks: Option<RingBuf<MapData>>,
     pub counters: PerCpuArray<MapData, u64>,
+    pub lost_transitions: PerCpuArray<MapData, u64>,
     /// Rare conditions that the programs report in words.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Names of the attached programs, in the order of attaching.
@@ -226,6 +227,7 @@ pub(super) fn load<'a>(
         events: take(&mut bpf, "EVENTS")?,
         stacks: if plan.stacks { Some(take(&mut bpf, "STACKS")?) } else { None },
         counters: take(&mut bpf, "COUNTERS")?,
+        lost_transitions: take(&mut bpf, "LOST_TRANSITIONS")?,
         log: EbpfLogger::init(&mut bpf).ok(),
         bpf,
         programs,

@@ -9,7 +9,7 @@ use aya::maps::{MapData, PerCpuArray};
 use aya_log::EbpfLogger;
 use tcptrace_common::{Config, Filter, Offsets};
 
-use super::counters::{Counters, ProgramCounts};
+use super::counters::{self, Counters, ProgramCounts};
 use super::error::StartError;
 use super::hz;
 use super::load::{self, Loaded, Plan, SkippedHook};
@@ -20,6 +20,7 @@ use super::symbols;
 use crate::decode::{self, DecodeError, StackSample};
 use crate::event::Event;
 use crate::loss::Loss;
+use crate::snapshot::TransitionCount;
 
 /// What to trace and with how much memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,7 @@ pub struct Tracer {
     events: Ring,
     stacks: Option<Ring>,
     counters: PerCpuArray<MapData, u64>,
+    lost_transitions: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     programs: Vec<&'static str>,
     skipped: Vec<SkippedHook>,
@@ -136,11 +138,12 @@ impl Tracer {
     }
 
     fn attach(loaded: Loaded, layout: Layout) -> Result<Self, StartError> {
-        let Loaded { bpf, events, stacks, counters, log, programs, skipped } = loaded;
+        let Loaded { bpf, events, stacks, counters, lost_transitions, log, programs, skipped } = loaded;
         Ok(Self {
             events: Ring::new(events).map_err(StartError::Ring)?,
             stacks: stacks.map(Ring::new).transpose().map_err(StartError::Ring)?,
             counters,
+            lost_transitions,
             log,
             programs,
             skipped,
@@ -226,6 +229,15 @@ impl Tracer {
             skipped_runs,
             ..Loss::default()
         })
+    }
+
+    /// The transitions of full sockets that found no room in the ring, by kind: exact, whatever became of the events.
+    /// Asks for each kind, so it is for when something was lost.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn lost_transitions(&self) -> io::Result<Vec<TransitionCount>> {
+        counters::lost_transitions(&self.lost_transitions)
     }
 
     /// The programs' own counters.

@@ -119,6 +119,7 @@ impl Session {
             ended: now,
             events: 0,
             programs: snapshot.programs,
+            lost_transitions: snapshot.lost_transitions,
             skipped: snapshot.skipped,
             cgroups: cgroups.collect(),
         };

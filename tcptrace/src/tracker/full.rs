@@ -91,6 +91,9 @@ impl Tracker {
             step.phase = full.phase;
         }
         step.to_phase = phase_begun(change);
+        if change.to == State::Listen {
+            self.listening_ports.add(full.flow().local_port);
+        }
         full.state = change.to;
         full.phase = step.to_phase;
         full.since = change.at;
@@ -360,6 +363,9 @@ impl Tracker {
             began_in_backlog: false,
             is_missed: false,
         };
+        if state == State::Listen {
+            self.listening_ports.add(change.flow.local_port);
+        }
         let conn = self.number_connection(change.protocol, state);
         self.fulls.insert(Row::new(change.sk, change.flow, conn, full))
     }
@@ -388,6 +394,9 @@ impl Tracker {
     /// several processes listen on one port (SO_REUSEPORT) the kernel does not say which of them it was.
     pub(super) fn inherit_from_listener(&mut self, slot: Slot) {
         let child = &self.fulls[slot];
+        if !self.listening_ports.may_include(child.flow().local_port) {
+            return;
+        }
         let (flow, protocol) = (*child.flow(), child.protocol);
         let Some(owner) = self.listening_owner(&flow, protocol) else { return };
         let full = &mut self.fulls[slot];

@@ -22,7 +22,7 @@
 //! | `silent` | TIME_WAITs that begin without an event |
 //! | `pending` | minis that have ended and whose reason is not known yet |
 //! | `ends` | why a dwell ended |
-//! | `actor`, `owners` | who did it, whose it is |
+//! | `actor`, `owners`, `listeners` | who did it, whose it is |
 //! | `mptcp` | which socket of an MPTCP connection speaks for which state |
 //! | `reconcile` | seeding from a dump, and repair after loss |
 //! | `gaps` | what shows that an event did not come |
@@ -34,6 +34,7 @@ mod actor;
 mod ends;
 mod full;
 mod gaps;
+mod listeners;
 mod mini;
 mod mptcp;
 mod owners;
@@ -54,6 +55,7 @@ use crate::outcome::{ConnId, Open, Outcome, Owner, Transition};
 
 use self::actor::Actors;
 use self::gaps::Gaps;
+use self::listeners::ListeningPorts;
 use self::owners::{OwnerRef, Owners};
 use self::pending::{Connects, Pending};
 use self::reconcile::Resync;
@@ -97,6 +99,7 @@ pub struct Tracker {
     fulls: Table<Full, true>,
     minis: Table<Mini, false>,
     owners: Owners,
+    listening_ports: ListeningPorts,
     actors: Actors,
     connects: Connects,
     pending: Pending,
@@ -119,6 +122,7 @@ impl Tracker {
             fulls: Table::new(limits.full_sockets),
             minis: Table::new(limits.minis),
             owners: Owners::default(),
+            listening_ports: ListeningPorts::default(),
             actors: Actors::default(),
             connects: Connects::default(),
             pending: Pending::default(),

@@ -117,6 +117,9 @@ impl Tracker {
 
     fn reconcile_full(&mut self, socket: &DiagSocket, pass: &Pass<'_>) {
         let protocol = pass.protocol(socket);
+        if socket.state == State::Listen {
+            self.listening_ports.add(socket.flow.local_port);
+        }
         if let Some(mini) = self.minis.by_flow(&socket.flow, |mini| mini.is_live())
             && protocol != Protocol::Mptcp
         {

@@ -1,12 +1,15 @@
 //! Connections as fast as the machine can make them, for benchmarks.
 //!
-//! Each thread plays both ends of its connections: on loopback connect() has completed when it returns, so no
-//! thread ever waits for another and every core is saturated by TCP itself. The process makes its own
+//! Bare, each thread plays both ends of its connections: on loopback connect() has completed when it returns, so no
+//! thread ever waits for another and every core is saturated by TCP itself. Served, each client has a server in a
+//! thread of its own, which reads a request and answers it, as the least that any service does; then a connection
+//! costs what it costs with the wake-ups, reads and writes that come with it. The process makes its own
 //! [`Sandbox`], says which, waits for a line on standard input, and prints one line of JSON when it has made
 //! its connections. The namespace and what is in TIME_WAIT there stay until standard input is closed.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -16,6 +19,10 @@ use crate::sandbox::Sandbox;
 /// Destination addresses per thread: times 64512 local ports, more four-tuples than a run can leave in
 /// TIME_WAIT.
 const DESTINATIONS: u64 = 64;
+
+/// Bytes of a request and of its answer: a line or two of headers, a small page.
+const REQUEST: [u8; 128] = [b'?'; 128];
+const ANSWER: [u8; 1024] = [b'!'; 1024];
 
 /// Runs for `--hold-ms` after the starting line, or until `--count` connections a thread are made.
 pub(super) fn run(args: &RoleArgs) -> io::Result<()> {
@@ -44,7 +51,12 @@ pub(super) fn run(args: &RoleArgs) -> io::Result<()> {
 fn churn_on_every_thread(args: &RoleArgs) -> io::Result<u64> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..args.threads)
-            .map(|index| scope.spawn(move || churn_until(Instant::now() + args.hold, args.count, index)))
+            .map(|index| {
+                scope.spawn(move || {
+                    let churn = if args.served { serve_until } else { churn_until };
+                    churn(Instant::now() + args.hold, args.count, index)
+                })
+            })
             .collect();
         threads.into_iter().try_fold(0, |sum, thread| {
             let made = thread.join().map_err(|_| io::Error::other("a churn thread panicked"))?;
@@ -62,13 +74,59 @@ fn churn_until(deadline: Instant, most: u64, thread: u16) -> io::Result<u64> {
         if made % 64 == 0 && Instant::now() >= deadline {
             return Ok(made);
         }
-        let [high, low] = thread.to_be_bytes();
-        let destination =
-            Ipv4Addr::new(127, 1 + high, low, u8::try_from(1 + made % DESTINATIONS).unwrap_or(1));
-        let client = TcpStream::connect((destination, port))?;
+        let client = TcpStream::connect((destination(thread, made), port))?;
         let (server, _) = listener.accept()?;
         drop(client);
         drop(server);
     }
     Ok(most)
+}
+
+/// The same with a server that is asked and answers.
+fn serve_until(deadline: Instant, most: u64, thread: u16) -> io::Result<u64> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let port = listener.local_addr()?.port();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let server = scope.spawn(|| answer(&listener, &is_over));
+        let asked = ask_until(deadline, most, thread, port);
+        is_over.store(true, Ordering::Relaxed);
+        // Wakes the server, which then sees that it is over.
+        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
+        server.join().map_err(|_| io::Error::other("a serving thread panicked"))??;
+        asked
+    })
+}
+
+fn ask_until(deadline: Instant, most: u64, thread: u16, port: u16) -> io::Result<u64> {
+    let mut answer = ANSWER;
+    for made in 0..most {
+        if made % 64 == 0 && Instant::now() >= deadline {
+            return Ok(made);
+        }
+        let mut client = TcpStream::connect((destination(thread, made), port))?;
+        client.write_all(&REQUEST)?;
+        client.read_exact(&mut answer)?;
+    }
+    Ok(most)
+}
+
+fn answer(listener: &TcpListener, is_over: &AtomicBool) -> io::Result<()> {
+    let mut request = REQUEST;
+    loop {
+        let (mut server, _) = listener.accept()?;
+        if is_over.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        server.read_exact(&mut request)?;
+        server.write_all(&ANSWER)?;
+        // The client closes first.
+        while server.read(&mut request)? != 0 {}
+    }
+}
+
+/// Another one for each connection in turn, and for each thread.
+fn destination(thread: u16, made: u64) -> Ipv4Addr {
+    let [high, low] = thread.to_be_bytes();
+    Ipv4Addr::new(127, 1 + high, low, u8::try_from(1 + made % DESTINATIONS).unwrap_or(1))
 }

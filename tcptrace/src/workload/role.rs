@@ -93,6 +93,9 @@ pub struct RoleArgs {
     /// Threads (churn only).
     #[arg(long, default_value_t = 2)]
     pub threads: u16,
+    /// With servers that are asked and answer (churn only).
+    #[arg(long)]
+    pub served: bool,
     /// The process that must still be there: this one ends with it.
     #[arg(long)]
     pub parent: Option<u32>,
@@ -121,6 +124,7 @@ impl RoleArgs {
             hold: Duration::ZERO,
             lifetime: Duration::from_secs(3600),
             threads: 2,
+            served: false,
             parent: Some(std::process::id()),
         }
     }

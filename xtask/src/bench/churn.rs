@@ -23,6 +23,9 @@ pub struct Args {
     /// Threads that make connections [default: one per core]
     #[arg(long)]
     threads: Option<u16>,
+    /// Connections that carry a request and an answer between two threads, instead of bare ones
+    #[arg(long)]
+    served: bool,
     /// Arguments of a tcptrace to compare; repeatable [default: `report --json` and `watch --json`]
     #[arg(long, value_name = "ARGS")]
     tcptrace: Vec<String>,
@@ -64,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
         // Another one begins each round, so that no contender always follows the same one.
         for turn in 0..contenders.len() {
             let index = (round + turn) % contenders.len();
-            let sample = sample(&contenders[index], &binary, threads, args.seconds)?;
+            let sample = sample(&contenders[index], &binary, threads, args)?;
             eprintln!(
                 "round {:>2}  {:>9.0} connections/s  {}",
                 round + 1,
@@ -78,9 +81,14 @@ pub fn run(args: &Args) -> Result<()> {
     print_table(&contenders, &samples)
 }
 
-fn sample(contender: &Contender, binary: &Path, threads: u16, seconds: u32) -> Result<Sample> {
+fn sample(contender: &Contender, binary: &Path, threads: u16, args: &Args) -> Result<Sample> {
     let tracer = contender.start()?;
-    let mut load = Load::start(binary, threads, &["--hold-ms", &(seconds * 1000).to_string()])?;
+    let hold_ms = (args.seconds * 1000).to_string();
+    let mut arguments = vec!["--hold-ms", &hold_ms];
+    if args.served {
+        arguments.push("--served");
+    }
+    let mut load = Load::start(binary, threads, &arguments)?;
     let cpu_before_s = tracer.cpu_s();
     load.go()?;
     let result = load.result()?;

@@ -83,6 +83,7 @@ impl Summary {
             connections: snapshot.meta.connections,
             loss: snapshot.loss,
             seen_share: (told > 0).then(|| seen as f64 / told as f64),
+            lost_transitions: snapshot.lost_transitions.clone(),
             bpf: Bpf { programs: snapshot.programs.clone() },
             skipped: snapshot.skipped.clone(),
             connect_failures: snapshot.connect_failures.count,

@@ -12,7 +12,7 @@ use crate::event::{Comm, MonoNs};
 use crate::loss::Loss;
 use crate::net::{Family, State};
 use crate::outcome::{ConnId, End, Evidence, Phase};
-use crate::snapshot::{Key, Program, SkippedHook};
+use crate::snapshot::{Key, Program, SkippedHook, TransitionCount};
 
 /// A wall-clock time, RFC 3339 in UTC, always with nine digits: equal lengths sort as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
@@ -207,6 +207,10 @@ pub struct Summary {
     pub loss: Loss,
     /// Share of the kernel's events that was received, at least: 1 when none was lost. Null without events.
     pub seen_share: Option<f64>,
+    /// Of what found no room in the ring the transitions of full sockets, by kind: counted in the kernel, exact. Absent
+    /// where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_transitions: Vec<TransitionCount>,
     /// The BPF side.
     pub bpf: Bpf,
     /// Hooks that this kernel lacks.

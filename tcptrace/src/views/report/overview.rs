@@ -126,6 +126,9 @@ pub(in crate::views) fn loss(snapshot: &Snapshot) -> String {
     if seen < told {
         text += &format!(" {} of all events were seen.", human::percent(seen, told));
     }
+    if !snapshot.lost_transitions.is_empty() {
+        text += &format!(" Lost transitions, counted in the kernel: {}.", lost_transitions(snapshot));
+    }
     if loss.resyncs > 0 {
         text += &format!(" All sockets were listed anew {}.", times(loss.resyncs));
     }
@@ -133,6 +136,23 @@ pub(in crate::views) fn loss(snapshot: &Snapshot) -> String {
         text += " A larger --ring-size or a filter helps.";
     }
     text
+}
+
+/// Kinds of transitions named at most: the paths of all connections that close have eight.
+const LOST_KINDS: usize = 8;
+
+/// How many transitions of which kind found no room, most first.
+fn lost_transitions(snapshot: &Snapshot) -> String {
+    let mut lost: Vec<_> = snapshot.lost_transitions.iter().collect();
+    lost.sort_by_key(|lost| std::cmp::Reverse(lost.count));
+    let rest: u64 = lost.iter().skip(LOST_KINDS).map(|lost| lost.count).sum();
+    let named = lost.iter().take(LOST_KINDS);
+    let mut words: Vec<_> =
+        named.map(|lost| format!("{} {}→{}", human::count(lost.count), lost.from, lost.to)).collect();
+    if rest > 0 {
+        words.push(format!("{} others", human::count(rest)));
+    }
+    human::list(&words)
 }
 
 fn times(n: u64) -> String {

@@ -79,6 +79,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Its process; `None` for no tracer at all.
+    pub fn pid(&self) -> Option<u32> {
+        Some(self.child.as_ref()?.id())
+    }
+
     /// CPU seconds used so far.
     pub fn cpu_s(&self) -> Option<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.as_ref()?.id())).ok()?;

@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// On loopback. Another program may take the port before the exporter does; then that says so.
-fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

@@ -173,7 +173,11 @@ pub async fn run(
         }
         if now - loss_read >= LOSS_EVERY {
             loss_read = now;
-            read_loss(engine, &tracer, handler)?;
+            match read_loss(engine, &tracer, handler) {
+                // That passes, and the counters go on counting: whatever was lost is told by the next reading.
+                Err(error) if is_for_want_of_descriptors(&error) => {}
+                read => read?,
+            }
             if dumping.is_none() && now - last_dump >= RESYNC_EVERY {
                 let mending = engine.needs_resync().then_some(DumpOf::Holders);
                 let mut doubt = None;
@@ -330,6 +334,13 @@ fn read_loss(engine: &mut Engine, tracer: &Tracer, handler: &mut impl Handler) -
         supply(engine, handler, &Input::Loss(loss))?;
     }
     Ok(())
+}
+
+/// Reading a map that has a value for each CPU takes a file of /sys (how many CPUs there may be), and a host where
+/// something leaks descriptors may have none left: of all hosts one that is to be traced.
+fn is_for_want_of_descriptors(error: &anyhow::Error) -> bool {
+    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    matches!(errno, Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// The signals that end a trace in good order.

@@ -3,12 +3,18 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use jiff::tz::TimeZone;
 use rustix::process::Signal;
+use tcptrace::tui::look::Look;
+use tcptrace::tui::screen::Handle;
+use tcptrace::tui::theme::{Palette, Theme};
+use tcptrace::tui::view::View;
 use tests::binary;
-use tests::clock::{now_ns, sleep_ms};
-use tests::terminal::{Terminal, exit_code};
+use tests::clock::{now_ns, sleep_ms, wait_until};
+use tests::terminal::{LIMIT, Terminal, exit_code};
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tcptrace/tests/recordings/demo.jsonl.zst");
 const LEAK: &str = "demo-leaky[21253] leaks";
@@ -97,6 +103,35 @@ fn a_panic_gives_the_terminal_back_before_it_says_why() -> Result<()> {
     terminal.ended()?;
     terminal.is_as_before()?;
     ensure!(terminal.text().contains("the reason of the panic"), "{}", terminal.text());
+    Ok(())
+}
+
+/// Not a test by itself: run by the next one, in a terminal.
+#[test]
+#[ignore = "panics in a terminal that another test makes for it"]
+fn another_thread_panics_under_the_screen() {
+    let theme = Theme { palette: Palette::Plain, ascii: true };
+    let mut screen = Handle::start(Look { theme, zone: TimeZone::UTC }, Arc::default()).expect("a terminal");
+    let _ = std::thread::spawn(|| panic!("the reason of the panic")).join();
+    let ended = || {
+        screen.show(View::default());
+        screen.has_ended()
+    };
+    wait_until("the end of the screen", LIMIT, ended).expect("nobody can see that it still runs");
+    println!("the screen: {}", screen.end().expect_err("all is well"));
+}
+
+#[test]
+fn a_panic_elsewhere_ends_the_screen() -> Result<()> {
+    let own = std::env::current_exe()?;
+    let args = ["--ignored", "--exact", "--nocapture", "another_thread_panics_under_the_screen"];
+    let mut terminal = Terminal::start(&own, &args, &[], (80, 24))?;
+    let status = terminal.ended()?;
+    terminal.is_as_before()?;
+    let said = terminal.text();
+    ensure!(exit_code(status) == Some(0), "{status}\n{said}");
+    ensure!(said.contains("the reason of the panic"), "{said}");
+    ensure!(said.contains("the screen: a part of the program panicked"), "{said}");
     Ok(())
 }
 

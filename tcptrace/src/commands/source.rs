@@ -48,6 +48,15 @@ pub struct Wanted<'a> {
     pub tick: std::time::Duration,
 }
 
+impl Wanted<'_> {
+    /// What the live loop is told.
+    #[must_use]
+    pub fn options(&self) -> live::Options {
+        let options = trace::options(self.filter, self.states, self.detail, self.tracing);
+        live::Options { tick: self.tick, ..options }
+    }
+}
+
 impl Opened {
     /// Another reader of the same recording, at its beginning.
     pub fn reopen(&self) -> anyhow::Result<Reader> {
@@ -108,8 +117,7 @@ impl Source {
     ) -> anyhow::Result<()> {
         match self {
             Self::Live => {
-                let mut options = trace::options(wanted.filter, wanted.states, wanted.detail, wanted.tracing);
-                options.tick = wanted.tick;
+                let options = wanted.options();
                 block_on(async { live::run(&options, engine, handler).await.map(|_| ()) })?;
                 trace::note_gone(engine, wanted.filter);
                 Ok(())

@@ -4,10 +4,18 @@ mod lines;
 mod play;
 mod screen;
 
-use super::Exit;
-use super::source::Source;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::source::{Source, Wanted};
+use super::{Exit, trace};
 use crate::cli::WatchArgs;
+use crate::engine::Engine;
+use crate::filter::{Detail, StateSet};
 use crate::settings::{Environment, Format, Watch};
+use crate::tui::look::Look;
+use crate::tui::theme::Theme;
 
 /// Runs the command.
 pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
@@ -24,4 +32,30 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<Exit> {
         };
     }
     lines::run(&source, &settings, None)
+}
+
+/// Every step of what the filter wants.
+fn wanted(settings: &Watch, tick: Duration) -> Wanted<'_> {
+    Wanted {
+        filter: &settings.filter,
+        by: None,
+        states: StateSet::ALL,
+        detail: Detail::Transitions,
+        tracing: &settings.tracing,
+        tick,
+    }
+}
+
+/// How a screen looks on this terminal.
+fn look(settings: &Watch) -> Look {
+    Look {
+        theme: Theme { palette: settings.palette, ascii: settings.output.ascii },
+        zone: TimeZone::system(),
+    }
+}
+
+/// What stays on the usual screen, and the exit status.
+fn conclude(engine: &Engine, settings: &Watch) -> anyhow::Result<Exit> {
+    trace::write_summary(&engine.snapshot(&|_| None), engine.notes())?;
+    Ok(trace::exit(engine, &settings.tracing))
 }

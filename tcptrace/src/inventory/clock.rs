@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -35,6 +36,13 @@ fn monotonic_offset(text: &str) -> Option<i128> {
     let line = text.lines().find_map(|line| line.strip_prefix("monotonic"))?;
     let mut numbers = line.split_whitespace().map(str::parse::<i128>);
     Some(numbers.next()?.ok()? * SECOND_NS + numbers.next()?.ok()?)
+}
+
+/// Processor's time that the calling thread has taken so far.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    let ns = nanoseconds(clock_gettime(ClockId::ThreadCPUTime));
+    Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
 }
 
 /// Now on CLOCK_BOOTTIME: the clock of a process's start time in `/proc/PID/stat`, both of which are shown to a

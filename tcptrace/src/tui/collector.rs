@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::engine::{Engine, Input};
 use crate::event::Event;
 use crate::filter::{Filter, parse_line};
+use crate::inventory::clock;
 use crate::inventory::worker::{Answer, Worker};
 use crate::live::{DumpOf, Handler};
 use crate::outcome::Outcome;
@@ -30,8 +31,8 @@ use super::sysctls;
 const VIEW_EVERY: Duration = Duration::from_secs(1);
 /// And at most so far, however much they cost.
 const VIEW_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
-/// A view that takes long is made less often: making views takes at most a fiftieth of the time.
-const COST_FACTOR: u32 = 50;
+/// A view that costs much is made less often: making views takes at most a hundredth of a processor.
+const COST_FACTOR: u32 = 100;
 /// Answers to questions may take more, but not all of it: of holding a key down nobody shall lose events.
 const ASKED_COST_FACTOR: u32 = 4;
 /// What is open is compared with the kernel's list this often: some minis change their state in silence.
@@ -66,6 +67,7 @@ struct Asking {
 #[derive(Debug)]
 struct Pace {
     made: Instant,
+    /// Processor's time that it took. On a busy host it lasts longer, which is no reason to show less of it.
     cost: Duration,
 }
 
@@ -101,22 +103,23 @@ impl Collector {
         }
     }
 
-    /// Ends the screen, and a recording in good order; what there is to say about that.
+    /// Ends the screen, so that whatever is said is read on the usual one.
     ///
     /// # Errors
-    /// What went wrong with the terminal, or with the recording.
-    pub fn end(&mut self, engine: &Engine) -> anyhow::Result<Option<String>> {
-        // First of all: whatever is said is to be read.
-        let closed = self.close();
-        let recorded = self.recorder.end(engine).map_err(anyhow::Error::msg)?;
-        closed.map(|()| recorded)
-    }
-
-    fn close(&mut self) -> anyhow::Result<()> {
+    /// What went wrong with the terminal.
+    pub fn close(&mut self) -> anyhow::Result<()> {
         match self.screen.take() {
             Some(mut screen) => screen.end().context("cannot use the terminal"),
             None => Ok(()),
         }
+    }
+
+    /// Ends a recording in good order; what there is to say about that.
+    ///
+    /// # Errors
+    /// What went wrong with the recording.
+    pub fn end_recording(&mut self, engine: &Engine) -> anyhow::Result<Option<String>> {
+        self.recorder.end(engine).map_err(anyhow::Error::msg)
     }
 
     fn say(&self, text: String, is_error: bool) {
@@ -185,7 +188,7 @@ impl Collector {
     }
 
     fn show(&mut self, engine: &Engine) {
-        let begun = Instant::now();
+        let begun = clock::thread_cpu();
         let mut view = self.model.view(engine, &self.query);
         if let Some(asking) = &self.asking {
             view.leaks = asking.leaks.report();
@@ -193,9 +196,9 @@ impl Collector {
         }
         view.recording = self.recorder.state();
         if let Some(screen) = &self.screen {
-            screen.tell(ToScreen::View(Box::new(view)));
+            screen.show(view);
         }
-        self.pace = Pace { made: Instant::now(), cost: begun.elapsed() };
+        self.pace = Pace { made: Instant::now(), cost: clock::thread_cpu().saturating_sub(begun) };
         self.asked = false;
     }
 }

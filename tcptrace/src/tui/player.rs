@@ -213,7 +213,7 @@ impl<'a> Player<'a> {
             is_complete: self.tape.is_complete(),
             seeking: self.seeking,
         });
-        screen.tell(ToScreen::View(Box::new(view)));
+        screen.show(view);
         self.asked = false;
         self.shown = Instant::now();
     }

@@ -1,8 +1,8 @@
 //! The screen's two threads: one reads keys, one owns the terminal and the state.
 
 use std::io::{self, BufWriter, Write as _};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,8 @@ pub enum ToScreen {
     Event(Event),
     /// There is no more input.
     InputFailed(io::Error),
-    /// A view.
-    View(Box<View>),
+    /// There is a new view.
+    View,
     /// Something to say.
     Say {
         /// What.
@@ -57,9 +57,26 @@ pub enum FromScreen {
     Effect(Effect),
 }
 
+/// The last view that was made, until the screen takes it. Not a queue: a terminal that takes nothing for an hour must
+/// not make an hour of views wait.
+#[derive(Debug, Default)]
+struct Latest(Mutex<Option<Box<View>>>);
+
+impl Latest {
+    /// True when the one before has been taken, so that the screen has to be told.
+    fn put(&self, view: View) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(Box::new(view)).is_none()
+    }
+
+    fn take(&self) -> Option<Box<View>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The other end of the screen.
 #[derive(Debug)]
 pub struct Handle {
+    latest: Arc<Latest>,
     to: Sender<ToScreen>,
     from: Receiver<FromScreen>,
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -77,13 +94,22 @@ impl Handle {
         let keys = to.clone();
         // Ends with the process: nothing but a key ends a read of the terminal.
         thread::Builder::new().name("keys".to_owned()).spawn(move || read_keys(&keys))?;
-        let mut face = Face { screen, state: State::default(), look, messages, requests, wake };
+        let latest = Arc::<Latest>::default();
+        let state = State::default();
+        let mut face = Face { screen, state, look, latest: Arc::clone(&latest), messages, requests, wake };
         let thread = thread::Builder::new().name("screen".to_owned()).spawn(move || {
             let result = face.run();
             face.wake.notify_one();
             result
         })?;
-        Ok(Self { to, from, thread: Some(thread) })
+        Ok(Self { latest, to, from, thread: Some(thread) })
+    }
+
+    /// Shows a view, in place of one that has not been shown yet.
+    pub fn show(&self, view: View) {
+        if self.latest.put(view) {
+            self.tell(ToScreen::View);
+        }
     }
 
     /// Sends a message; one that comes too late is not missed.
@@ -158,6 +184,7 @@ struct Face {
     screen: Screen,
     state: State,
     look: Look,
+    latest: Arc<Latest>,
     messages: Receiver<ToScreen>,
     requests: Sender<FromScreen>,
     wake: Arc<Notify>,
@@ -185,8 +212,10 @@ impl Face {
         let effects = match message {
             ToScreen::End => return Ok(true),
             ToScreen::InputFailed(error) => return Err(error),
-            ToScreen::View(view) => {
-                self.state.show(*view);
+            ToScreen::View => {
+                if let Some(view) = self.latest.take() {
+                    self.state.show(*view);
+                }
                 Vec::new()
             }
             ToScreen::Say { text, is_error: false } => {
@@ -268,5 +297,23 @@ impl Face {
         // Nobody answers any more: the end is on its way.
         let _ = self.requests.send(request);
         self.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::query::Pane;
+
+    #[test]
+    fn a_screen_that_takes_nothing_makes_no_views_wait_but_the_last() {
+        let latest = Latest::default();
+        let told = (0..100).filter(|&seq| {
+            let pane = Pane::ALL[seq % 6];
+            latest.put(View { pane, ..View::default() })
+        });
+        assert_eq!(told.count(), 1);
+        assert_eq!(latest.take().map(|view| view.pane), Some(Pane::ALL[99 % 6]));
+        assert!(latest.take().is_none() && latest.put(View::default()));
     }
 }

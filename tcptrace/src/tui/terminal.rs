@@ -27,6 +27,9 @@ const FRAME_BYTES: usize = 64 << 10;
 /// panic included, must be able to give it back.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
+/// Some thread has panicked: the screen was given back for good, and the program is to end.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
 /// The screen of this terminal.
 #[derive(Debug)]
 pub struct Screen {
@@ -49,8 +52,11 @@ impl Screen {
     /// Draws what has changed.
     ///
     /// # Errors
-    /// When the terminal is gone.
+    /// When the terminal is gone, or was given back because some thread has panicked.
     pub fn draw(&mut self, state: &mut State, look: &Look) -> io::Result<()> {
+        if PANICKED.load(Ordering::Acquire) {
+            return Err(io::Error::other("a part of the program panicked"));
+        }
         if !TAKEN.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -156,6 +162,7 @@ fn restore_on_panic() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
+            PANICKED.store(true, Ordering::Release);
             restore();
             before(panic);
         }));

@@ -19,7 +19,7 @@ use tests::clock::{sleep_ms, wait_until};
 use tests::exporter::{Exporter, Traffic};
 use tests::sockets::{Flavour, Meeting, read_eof};
 use tests::spawn;
-use tests::traced::{Traced, attached};
+use tests::traced::Traced;
 use tests::trial::live;
 use tests::truth;
 
@@ -31,7 +31,6 @@ pub fn trials() -> Vec<Trial> {
         live("a_stopped_reader_says_what_share_it_saw_and_recovers", stopped_reader),
         live("an_exporter_that_stood_still_for_five_seconds_missed_nothing", stopped_exporter),
         live("a_full_disk_ends_the_recording_and_keeps_what_was_written", full_disk),
-        live("a_terminal_that_goes_ends_the_screen", terminal_gone),
         live("two_at_once_see_the_same", two_at_once),
         live("processes_and_namespaces_that_come_and_go_while_they_are_looked_at", churning_inventory),
     ];
@@ -249,33 +248,6 @@ fn full_disk(sandbox: &Sandbox) -> Result<()> {
         ensure!(summary["events"].as_u64().is_some_and(|events| events > 10), "{name}: {summary}");
     }
     Ok(())
-}
-
-/// The terminal of the full screen is closed: no process stays behind, none spins.
-fn terminal_gone(sandbox: &Sandbox) -> Result<()> {
-    let line = format!("exec '{}' watch --netns {}", binary::path().display(), sandbox.netns());
-    let mut command = Command::new("script");
-    command.args(["--quiet", "--flush", "--command", &line, "/dev/null"]).env("TERM", "xterm");
-    let mut terminal =
-        spawn::start(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-    let children = format!("/proc/{0}/task/{0}/children", terminal.id());
-    let mut screen = None;
-    let outcome = wait_until("the screen", SOON, || {
-        screen = fs::read_to_string(&children)
-            .ok()
-            .and_then(|text| text.split_whitespace().next()?.parse::<u32>().ok());
-        // It has the terminal for itself, and its programs are attached.
-        screen.is_some_and(|pid| attached(pid) >= 4)
-    });
-    terminal.kill()?;
-    terminal.wait()?;
-    outcome?;
-    let screen = screen.context("waited for")?;
-    let gone = wait_until("the end of the screen", SOON, || !Path::new(&format!("/proc/{screen}")).exists());
-    if gone.is_err() {
-        let _ = kill_process(Pid::from_raw(i32::try_from(screen)?).context("pid")?, Signal::KILL);
-    }
-    gone
 }
 
 /// Two tracers on the same hooks see every connection, each, and measure the same.

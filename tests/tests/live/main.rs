@@ -22,6 +22,7 @@ mod robust;
 mod run;
 mod scale;
 mod screen;
+mod screen_faults;
 mod seeding;
 mod serve;
 mod serve_fleet;
@@ -61,6 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let others = [
             demo::trials(),
             screen::trials(),
+            screen_faults::trials(),
             doctor::trials(),
             experiment::trials(),
             recording::trials(),

@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
 
-use crate::commands::source::{Source, Wanted};
+use super::{conclude, wanted};
+use crate::commands::source::Source;
 use crate::commands::{Exit, LineSink, trace};
 use crate::engine::Engine;
-use crate::filter::{Detail, Filter, StateSet};
+use crate::filter::Filter;
 use crate::live::{self, Handler};
 use crate::outcome::Outcome;
 use crate::settings::{Format, Watch};
@@ -20,14 +21,7 @@ use crate::views::transitions::{Columns, Options};
 
 /// Prints until the end. `instead` says why this is not the full screen, where nobody asked for lines.
 pub fn run(source: &Source, settings: &Watch, instead: Option<&'static str>) -> anyhow::Result<Exit> {
-    let wanted = Wanted {
-        filter: &settings.filter,
-        by: None,
-        states: StateSet::ALL,
-        detail: Detail::Transitions,
-        tracing: &settings.tracing,
-        tick: live::PROMPT_TICK,
-    };
+    let wanted = wanted(settings, live::PROMPT_TICK);
     let mut engine = source.engine(&wanted);
     // Before tracing: a container that ends meanwhile is then known by name.
     let container = match settings.output.format {
@@ -36,8 +30,7 @@ pub fn run(source: &Source, settings: &Watch, instead: Option<&'static str>) -> 
     };
     let mut printer = Printer::new(settings, engine.meta().wall, container, instead);
     source.run(&mut engine, &wanted, &mut printer)?;
-    printer.finish(&engine)?;
-    Ok(trace::exit(&engine, &settings.tracing))
+    printer.finish(&engine, settings)
 }
 
 /// How an outcome becomes a line.
@@ -132,17 +125,18 @@ impl<'a> Printer<'a> {
         self.out.flush().context("cannot write to standard output")
     }
 
-    fn finish(mut self, engine: &Engine) -> anyhow::Result<()> {
-        let snapshot = engine.snapshot(&|_| None);
-        match self.lines {
+    fn finish(mut self, engine: &Engine, settings: &Watch) -> anyhow::Result<Exit> {
+        let exit = match self.lines {
             Lines::Json(_) => {
-                json::write_summary(&snapshot, &mut self.out)?;
+                json::write_summary(&engine.snapshot(&|_| None), &mut self.out)?;
                 trace::write_notes(engine.notes())?;
+                trace::exit(engine, &settings.tracing)
             }
             // Standard error, so that the lines stay lines of one kind.
-            Lines::Text(_) => trace::write_summary(&snapshot, engine.notes())?,
-        }
-        self.flush()
+            Lines::Text(_) => conclude(engine, settings)?,
+        };
+        self.flush()?;
+        Ok(exit)
     }
 }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::sync::Notify;
 
-use super::screen::look;
-use crate::commands::source::{Opened, Source, Wanted};
-use crate::commands::{Exit, block_on, trace};
-use crate::filter::{Detail, StateSet};
+use super::{conclude, look, wanted};
+use crate::commands::source::{Opened, Source};
+use crate::commands::{Exit, block_on};
 use crate::live;
 use crate::settings::Watch;
 use crate::tui::player::Player;
@@ -17,14 +16,7 @@ use crate::tui::tape::Tape;
 
 /// Plays until somebody ends it.
 pub fn run(source: &Source, recording: &Opened, settings: &Watch) -> anyhow::Result<Exit> {
-    let wanted = Wanted {
-        filter: &settings.filter,
-        by: None,
-        states: StateSet::ALL,
-        detail: Detail::Transitions,
-        tracing: &settings.tracing,
-        tick: live::LAZY_TICK,
-    };
+    let wanted = wanted(settings, live::LAZY_TICK);
     let from_start = || Ok((recording.reopen()?, source.engine(&wanted)));
     let tape = Tape::new(Box::new(from_start), settings.filter.clone())?;
     let host = recording.host().clone();
@@ -36,7 +28,5 @@ pub fn run(source: &Source, recording: &Opened, settings: &Watch) -> anyhow::Res
     // Before anything is said: on the usual screen.
     let ended = screen.end().context("cannot use the terminal");
     played.and(ended)?;
-    let engine = player.tape().engine();
-    trace::write_summary(&engine.snapshot(&|_| None), engine.notes())?;
-    Ok(trace::exit(engine, &settings.tracing))
+    conclude(player.tape().engine(), settings)
 }

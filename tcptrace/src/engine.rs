@@ -326,19 +326,32 @@ impl Engine {
 
     /// Connections that the filter wants, with the state that they are in now.
     pub fn open(&self) -> impl Iterator<Item = Open> {
-        let wanted = |filter: &Filter, open: &Open| {
-            filter.matches_flow(&open.flow)
-                && filter.matches_owner(open.owner.as_ref())
-                && filter.matches_dwell_ns(Some(self.meta.now.saturating_sub(open.since)))
-        };
-        self.tracker.open().filter(move |open| {
-            open.state != State::Listen && wanted(&self.filter, open) && wanted(&self.recorded, open)
+        self.wanted(self.tracker.open())
+    }
+
+    /// Those of them that are in CLOSE_WAIT. TIME_WAITs, of which there may be a million, are not looked at.
+    pub fn in_close_wait(&self) -> impl Iterator<Item = Open> {
+        self.wanted(self.tracker.open_full_sockets().filter(|open| open.state == State::CloseWait))
+    }
+
+    fn wanted(&self, open: impl Iterator<Item = Open>) -> impl Iterator<Item = Open> {
+        // Most traces have no filter: then a million connections need not be asked about each of its parts.
+        let filters =
+            [&self.filter, &self.recorded].map(|filter| (*filter != Filter::default()).then_some(filter));
+        let now = self.meta.now;
+        open.filter(move |open| {
+            open.state != State::Listen
+                && filters.iter().flatten().all(|filter| {
+                    filter.matches_flow(&open.flow)
+                        && filter.matches_owner(open.owner.as_ref())
+                        && filter.matches_dwell_ns(Some(now.saturating_sub(open.since)))
+                })
         })
     }
 
     /// Where somebody listens, by local address.
     pub fn listening(&self) -> impl Iterator<Item = Flow> {
-        self.tracker.open().filter(|open| open.state == State::Listen).map(|open| open.flow)
+        self.tracker.open_full_sockets().filter(|open| open.state == State::Listen).map(|open| open.flow)
     }
 
     /// The view of this moment. `container` names the container of a cgroup v2 id.

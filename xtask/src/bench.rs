@@ -13,9 +13,11 @@ mod inventory;
 mod load;
 mod process;
 mod program;
+mod pty;
 mod record;
 mod scrape;
 mod scraper;
+mod screen;
 mod start;
 mod syscall;
 mod timers;
@@ -45,6 +47,8 @@ pub enum Bench {
     Timers(timers::Args),
     /// A storm of scrapes during churn, and what memory the exporter takes for a million connections
     Scrape(scrape::Args),
+    /// What the full screen costs beside tracing, at steady loads, and whether its memory grows
+    Screen(screen::Args),
 }
 
 /// Runs one.
@@ -60,5 +64,6 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Start(args) => start::run(args),
         Bench::Timers(args) => timers::run(args),
         Bench::Scrape(args) => scrape::run(args),
+        Bench::Screen(args) => screen::run(args),
     }
 }

@@ -8,19 +8,14 @@ use rustc_hash::FxHashMap;
 use super::evidence::{Candidate, Culprit, Custody, Evidence, Keeper, Looked};
 use crate::engine::Engine;
 use crate::event::MonoNs;
-use crate::net::{Flow, State};
+use crate::net::Flow;
 use crate::outcome::Open;
 use crate::snapshot::Age;
 use crate::text::escape;
 
-/// Sockets in CLOSE_WAIT that were seen to begin, or that a dump showed.
-fn open(engine: &Engine) -> impl Iterator<Item = Open> {
-    engine.open().filter(|open| open.state == State::CloseWait)
-}
-
 /// Puts in the ages that tracing knows: exact where the beginning was seen, else the better of two bounds.
 pub fn add_ages(evidence: &mut Evidence, engine: &Engine) {
-    let known: FxHashMap<Flow, Open> = open(engine).map(|open| (open.flow, open)).collect();
+    let known: FxHashMap<Flow, Open> = engine.in_close_wait().map(|open| (open.flow, open)).collect();
     for candidate in &mut evidence.candidates {
         let Some(open) = known.get(&candidate.flow) else { continue };
         let traced = age(open, evidence.at);
@@ -39,7 +34,7 @@ fn age(open: &Open, now: MonoNs) -> Age {
 pub fn evidence(engine: &Engine, container_of: &dyn Fn(u64) -> Option<String>, namespaces: u64) -> Evidence {
     let listening = listeners(engine);
     let mut evidence = Evidence { at: engine.now(), notes: engine.notes().to_vec(), ..Evidence::default() };
-    for open in open(engine) {
+    for open in engine.in_close_wait() {
         let custody = match open.owner {
             None => Custody::Unseen,
             Some(owner) => {

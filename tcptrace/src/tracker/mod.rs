@@ -203,19 +203,6 @@ impl Tracker {
     /// A mini that was last seen in FIN_WAIT2 is given as such, though it may have gone into TIME_WAIT in
     /// silence (see `silent`): reconcile with a dump first where that matters.
     pub fn open(&self) -> impl Iterator<Item = Open> {
-        let fulls = self.fulls.iter().filter(|(_, full)| {
-            full.successor == Successor::None && mptcp::speaks_for(full.protocol, full.state)
-        });
-        let fulls = fulls.map(|(_, full)| Open {
-            conn: full.conn(),
-            flow: *full.flow(),
-            state: full.state,
-            phase: full.phase,
-            since: full.since,
-            since_is_lower_bound: full.begin != row::Begin::Exact,
-            owner: self.owner(full.owner),
-            unread: full.unread.filter(|_| full.state == State::CloseWait),
-        });
         let minis = self.minis.iter().filter(|(_, mini)| mini.is_live()).map(|(_, mini)| Open {
             conn: mini.conn(),
             flow: *mini.flow(),
@@ -226,7 +213,24 @@ impl Tracker {
             owner: self.owner(mini.owner),
             unread: None,
         });
-        fulls.chain(minis)
+        self.open_full_sockets().chain(minis)
+    }
+
+    /// Those of them that no mini stands for: none in TIME_WAIT, which are most of a busy host's.
+    pub fn open_full_sockets(&self) -> impl Iterator<Item = Open> {
+        let fulls = self.fulls.iter().filter(|(_, full)| {
+            full.successor == Successor::None && mptcp::speaks_for(full.protocol, full.state)
+        });
+        fulls.map(|(_, full)| Open {
+            conn: full.conn(),
+            flow: *full.flow(),
+            state: full.state,
+            phase: full.phase,
+            since: full.since,
+            since_is_lower_bound: full.begin != row::Begin::Exact,
+            owner: self.owner(full.owner),
+            unread: full.unread.filter(|_| full.state == State::CloseWait),
+        })
     }
 
     /// Totals, and open connections by state: counted when asked for.

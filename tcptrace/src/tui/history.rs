@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
+use slab::Slab;
 
 use crate::event::MonoNs;
 use crate::net::{Flow, State};
 use crate::outcome::{ConnId, Dwell, End, Owner, Phase, Transition};
 
-/// Connections remembered at most. A row takes about 300 bytes, so this is 10 MB; at a thousand connections a
-/// second it reaches back half a minute for those that are over, and as long as they last for the others.
+/// Connections remembered at most: 20 MB. At a thousand connections a second that reaches back a quarter of a minute
+/// for those that are over (each has two ends), and as long as they last for the others.
 const CONNECTIONS: usize = 32_768;
 /// Steps kept of one connection: a longest life has eight.
 const STEPS: usize = 10;
@@ -89,7 +90,9 @@ impl Past {
 /// open and may matter (a CLOSE_WAIT of yesterday) stays.
 #[derive(Clone, Debug)]
 pub struct History {
-    rows: FxHashMap<ConnId, Past>,
+    rows: Slab<Past>,
+    /// Where a connection's row stands. Rows are large: a map of them would be up to half empty.
+    index: FxHashMap<ConnId, u32>,
     /// Connections that came to TIME_WAIT or their end, in that order.
     resting: VecDeque<ConnId>,
     capacity: usize,
@@ -103,28 +106,30 @@ impl Default for History {
 
 impl History {
     fn with_capacity(capacity: usize) -> Self {
-        Self { rows: FxHashMap::default(), resting: VecDeque::new(), capacity }
+        Self { rows: Slab::new(), index: FxHashMap::default(), resting: VecDeque::new(), capacity }
     }
 
     /// What is known of a connection.
     #[must_use]
     pub fn of(&self, conn: ConnId) -> Option<&Past> {
-        self.rows.get(&conn)
+        self.rows.get(*self.index.get(&conn)? as usize)
     }
 
     /// Adds a transition. Where everything that is remembered is still in progress, a new connection is not.
     pub fn record(&mut self, transition: &Transition) {
         let conn = transition.conn;
-        if !self.rows.contains_key(&conn) {
+        let slot = match self.index.get(&conn).copied() {
+            Some(slot) => slot as usize,
             // The end of a connection that was forgotten tells nothing that its event does not.
-            if transition.to == State::Close || !self.make_room() {
-                return;
+            None if transition.to == State::Close || !self.make_room() => return,
+            None => {
+                let slot = self.rows.insert(Past::new(transition));
+                // Fits: there are at most `capacity` rows.
+                self.index.insert(conn, slot as u32);
+                slot
             }
-            self.rows.insert(conn, Past::new(transition));
-        }
-        if let Some(past) = self.rows.get_mut(&conn) {
-            past.add(transition);
-        }
+        };
+        self.rows[slot].add(transition);
         let rests = matches!(transition.to, State::TimeWait | State::Close);
         if rests && transition.from != State::TimeWait {
             self.resting.push_back(conn);
@@ -133,10 +138,10 @@ impl History {
 
     fn make_room(&mut self) -> bool {
         while self.rows.len() >= self.capacity {
-            match self.resting.pop_front() {
-                Some(conn) => self.rows.remove(&conn),
-                None => return false,
-            };
+            let Some(conn) = self.resting.pop_front() else { return false };
+            if let Some(slot) = self.index.remove(&conn) {
+                self.rows.remove(slot as usize);
+            }
         }
         true
     }
@@ -188,6 +193,11 @@ mod tests {
         }
         assert!(history.of(1).is_some() && history.of(99).is_some() && history.of(50).is_none());
         assert!(history.rows.len() <= 3 && history.resting.len() <= 3);
+    }
+
+    #[test]
+    fn memory_is_what_it_is_said_to_be() {
+        assert!(size_of::<Past>() * CONNECTIONS <= 20 << 20, "{} bytes a row", size_of::<Past>());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::engine::Engine;
 use crate::event::MonoNs;
 use crate::filter::Filter;
-use crate::inventory::DumpError;
 use crate::inventory::worker::{Answer, Worker};
+use crate::inventory::{DumpError, clock};
 use crate::leaks::{Candidate, Custody, Evidence, History, LeakReport, Terms, replayed, survey};
 use crate::net::{Flow, State};
 
@@ -21,10 +21,11 @@ pub const HELD_NS: u64 = 10_000_000_000;
 const REPORT_EVERY_NS: u64 = 1_000_000_000;
 /// Surveys are at least this far apart.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
-/// And at most so far, however long they take.
+/// And at most so far, however much they cost.
 const SURVEY_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
-/// A survey that takes long is made less often: it takes at most a fiftieth of the time.
-const COST_FACTOR: u32 = 50;
+/// A survey that costs much is made less often: it takes at most a hundredth of a processor. Its own time counts, and
+/// not how long it waited for others, or the answers would be oldest when a host is busiest.
+const COST_FACTOR: u32 = 100;
 
 /// See the module.
 #[derive(Debug)]
@@ -53,7 +54,8 @@ struct Surveys {
     asked: Instant,
     /// What the engine knew to be in CLOSE_WAIT then: when it knows that no more, the socket has gone on.
     known: FxHashSet<Flow>,
-    answer: Option<Answer<Result<Evidence, DumpError>>>,
+    /// What it says, and the processor's time that it took.
+    answer: Option<Answer<(Result<Evidence, DumpError>, Duration)>>,
     next: Instant,
     /// What went wrong with the last.
     failure: Option<String>,
@@ -128,7 +130,7 @@ impl Leaks {
         {
             replayed::add_ages(&mut evidence, engine);
             let mut traced = std::mem::take(&mut surveys.known);
-            traced.extend(in_close_wait(engine));
+            traced.extend(flows_in_close_wait(engine));
             let flows = evidence.candidates.iter().map(|candidate| candidate.flow);
             let untraced = flows.filter(|flow| !traced.contains(flow)).collect();
             self.survey = Some(Survey { evidence, untraced });
@@ -192,8 +194,8 @@ impl Leaks {
     }
 }
 
-fn in_close_wait(engine: &Engine) -> impl Iterator<Item = Flow> {
-    engine.open().filter(|open| open.state == State::CloseWait).map(|open| open.flow)
+fn flows_in_close_wait(engine: &Engine) -> impl Iterator<Item = Flow> {
+    engine.in_close_wait().map(|open| open.flow)
 }
 
 impl Surveys {
@@ -201,23 +203,28 @@ impl Surveys {
     fn turn(&mut self, engine: &Engine, filter: &Filter, focus: Option<&Filter>) -> Option<Evidence> {
         if let Some(answer) = self.answer.as_mut().and_then(Answer::take) {
             self.answer = None;
-            let wait = (self.asked.elapsed() * COST_FACTOR).clamp(SURVEY_EVERY, SURVEY_AT_LEAST_EVERY);
-            self.next = self.asked + wait;
-            let answer = answer.map_err(|error| error.to_string());
-            let answer = answer.and_then(|survey| survey.map_err(|error| error.to_string()));
+            let answer = answer.map_err(|error| error.to_string()).and_then(|(survey, cost)| {
+                let wait = (cost * COST_FACTOR).clamp(SURVEY_EVERY, SURVEY_AT_LEAST_EVERY);
+                self.next = self.asked + wait;
+                survey.map_err(|error| error.to_string())
+            });
             self.failure = answer.as_ref().err().cloned();
             return answer.ok();
         }
         if self.answer.is_none() && Instant::now() >= self.next {
             self.asked = Instant::now();
-            self.known = in_close_wait(engine).collect();
+            self.known = flows_in_close_wait(engine).collect();
             self.next = self.asked + SURVEY_EVERY;
             // Where there is nothing to look for, all of /proc need not be searched.
-            if engine.events() == 0 || in_close_wait(engine).next().is_some() {
+            if engine.events() == 0 || engine.in_close_wait().next().is_some() {
                 // Containers are looked up only where somebody asks for one.
                 let mut wanted = filter.clone();
                 wanted.containers.extend(focus.into_iter().flat_map(|focus| focus.containers.clone()));
-                self.answer = Some(self.worker.ask(move || survey::take(&wanted)));
+                self.answer = Some(self.worker.ask(move || {
+                    let begun = clock::thread_cpu();
+                    let survey = survey::take(&wanted);
+                    (survey, clock::thread_cpu().saturating_sub(begun))
+                }));
             }
         }
         None

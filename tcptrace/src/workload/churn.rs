@@ -1,4 +1,4 @@
-//! Connections as fast as the machine can make them, for benchmarks.
+//! Connections as fast as the machine can make them, or so many a second: for benchmarks.
 //!
 //! Bare, each thread plays both ends of its connections: on loopback connect() has completed when it returns, so no
 //! thread ever waits for another and every core is saturated by TCP itself. Served, each client has a server in a
@@ -11,20 +11,24 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::role::RoleArgs;
+use super::role::{Role, RoleArgs};
 use crate::sandbox::Sandbox;
 
 /// Destination addresses per thread: times 64512 local ports, more four-tuples than a run can leave in
 /// TIME_WAIT.
 const DESTINATIONS: u64 = 64;
+/// Where so many a second are asked for, those of this time are made in one go: sleeping before each of them would
+/// cost more than they do.
+const BURST: Duration = Duration::from_millis(2);
 
 /// Bytes of a request and of its answer: a line or two of headers, a small page.
 const REQUEST: [u8; 128] = [b'?'; 128];
 const ANSWER: [u8; 1024] = [b'!'; 1024];
 
-/// Runs for `--hold-ms` after the starting line, or until `--count` connections a thread are made.
+/// Runs for `--hold-ms` after the starting line, or until `--count` connections a thread are made; the steady role
+/// makes `--rate` a second in all.
 pub(super) fn run(args: &RoleArgs) -> io::Result<()> {
     let sandbox = Sandbox::new().map_err(io::Error::other)?;
     for (name, value) in [
@@ -49,12 +53,14 @@ pub(super) fn run(args: &RoleArgs) -> io::Result<()> {
 }
 
 fn churn_on_every_thread(args: &RoleArgs) -> io::Result<u64> {
+    let per_thread = (args.role == Role::Steady).then(|| args.rate / f64::from(args.threads.max(1)));
     thread::scope(|scope| {
         let threads: Vec<_> = (0..args.threads)
             .map(|index| {
-                scope.spawn(move || {
-                    let churn = if args.served { serve_until } else { churn_until };
-                    churn(Instant::now() + args.hold, args.count, index)
+                let deadline = Instant::now() + args.hold;
+                scope.spawn(move || match args.served {
+                    true => serve_until(deadline, args.count, index),
+                    false => churn_until(deadline, args.count, index, per_thread),
                 })
             })
             .collect();
@@ -65,8 +71,9 @@ fn churn_on_every_thread(args: &RoleArgs) -> io::Result<u64> {
     })
 }
 
-/// Returns the number of connections made.
-fn churn_until(deadline: Instant, most: u64, thread: u16) -> io::Result<u64> {
+/// Makes connections, at most `per_second`, and returns how many. What a busy machine has missed is made up for.
+fn churn_until(deadline: Instant, most: u64, index: u16, per_second: Option<f64>) -> io::Result<u64> {
+    let begun = Instant::now();
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let port = listener.local_addr()?.port();
     for made in 0..most {
@@ -74,7 +81,14 @@ fn churn_until(deadline: Instant, most: u64, thread: u16) -> io::Result<u64> {
         if made % 64 == 0 && Instant::now() >= deadline {
             return Ok(made);
         }
-        let client = TcpStream::connect((destination(thread, made), port))?;
+        if let Some(rate) = per_second {
+            let due = begun + Duration::from_secs_f64(made as f64 / rate);
+            let early = due.min(deadline).saturating_duration_since(Instant::now());
+            if early >= BURST {
+                thread::sleep(early);
+            }
+        }
+        let client = TcpStream::connect((destination(index, made), port))?;
         let (server, _) = listener.accept()?;
         drop(client);
         drop(server);

@@ -41,6 +41,8 @@ pub enum Role {
     Reset,
     /// Connects and closes as fast as the machine can: for benchmarks.
     Churn,
+    /// The same, `--rate` times a second.
+    Steady,
 }
 
 impl Role {
@@ -60,6 +62,7 @@ impl Role {
             Self::ResetServer => "demo-resetsrv",
             Self::Reset => "demo-reset",
             Self::Churn => "churn",
+            Self::Steady => "steady",
         }
     }
 
@@ -90,7 +93,7 @@ pub struct RoleArgs {
     /// Milliseconds after which the process ends by itself.
     #[arg(long = "for-ms", default_value = "3600000", value_parser = parse_millis)]
     pub lifetime: Duration,
-    /// Threads (churn only).
+    /// Threads (churn and steady only).
     #[arg(long, default_value_t = 2)]
     pub threads: u16,
     /// With servers that are asked and answer (churn only).
@@ -175,7 +178,7 @@ pub fn run(args: &RoleArgs) -> io::Result<()> {
         Role::Worker => leaky::work_and_never_look_at_stdin(),
         Role::ResetServer => server::read_until_reset(args),
         Role::Reset => client::close_by_reset(args),
-        Role::Churn => churn::run(args),
+        Role::Churn | Role::Steady => churn::run(args),
     }
 }
 

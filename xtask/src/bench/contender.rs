@@ -93,14 +93,19 @@ impl Running {
         Some(f64::from(ticks) / 100.0)
     }
 
+    /// Its process; `None` where there is no tracer.
+    pub fn pid(&self) -> Option<u32> {
+        Some(self.child.as_ref()?.id())
+    }
+
     /// Resident memory now, bytes.
     pub fn rss(&self) -> Option<u64> {
-        memory(self.child.as_ref()?.id(), "VmRSS:")
+        rss(self.pid()?)
     }
 
     /// Peak of resident memory so far, bytes.
     pub fn peak_rss(&self) -> Option<u64> {
-        memory(self.child.as_ref()?.id(), "VmHWM:")
+        peak_rss(self.pid()?)
     }
 
     /// Ends it by Ctrl-C and says what it used since `cpu_before_s`.
@@ -138,6 +143,16 @@ impl Drop for Running {
             let _ = child.wait();
         }
     }
+}
+
+/// Resident memory of a process now, bytes.
+pub fn rss(pid: u32) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// Its peak so far, bytes.
+pub fn peak_rss(pid: u32) -> Option<u64> {
+    memory(pid, "VmHWM:")
 }
 
 /// A line of `/proc/PID/status`, bytes.

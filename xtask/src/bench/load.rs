@@ -3,9 +3,11 @@
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::thread::available_parallelism;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, available_parallelism};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 
 /// A process that is ready to make connections; killed when dropped.
@@ -26,10 +28,20 @@ pub struct Churned {
 }
 
 impl Load {
-    /// Starts it with these arguments of its own, and waits until it has made its namespace.
+    /// Connections as fast as they can be made, with these arguments of its own. Waits until it has made its namespace.
     pub fn start(binary: &Path, threads: u16, args: &[&str]) -> Result<Self> {
+        Self::start_as("churn", binary, threads, args)
+    }
+
+    /// So many connections a second, for so long.
+    pub fn steady(binary: &Path, threads: u16, rate: u32, lasts: Duration) -> Result<Self> {
+        let (rate, lasts_ms) = (rate.to_string(), lasts.as_millis().to_string());
+        Self::start_as("steady", binary, threads, &["--rate", &rate, "--hold-ms", &lasts_ms])
+    }
+
+    fn start_as(role: &str, binary: &Path, threads: u16, args: &[&str]) -> Result<Self> {
         let mut child = Command::new(binary)
-            .args(["__workload", "churn", "--threads", &threads.to_string()])
+            .args(["__workload", role, "--threads", &threads.to_string()])
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -52,6 +64,23 @@ impl Load {
         let result = self.answer()?;
         let number = |key: &str| result[key].as_f64().with_context(|| format!("the load said {result}"));
         Ok(Churned { connections: number("connections")?, elapsed_ns: number("elapsed_ns")? })
+    }
+
+    /// The same, with something else to do now and then.
+    pub fn result_while(&mut self, every: Duration, meanwhile: impl Fn()) -> Result<Churned> {
+        thread::scope(|scope| {
+            let (done, waited) = mpsc::channel();
+            let result = scope.spawn(move || {
+                let result = self.result();
+                // Also when it failed: the other side only wants to know that it is over.
+                let _ = done.send(());
+                result
+            });
+            while waited.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                meanwhile();
+            }
+            result.join().map_err(|_| anyhow!("waiting for the load panicked"))?
+        })
     }
 
     /// Lets it end, and its namespace with it.

@@ -93,11 +93,6 @@ impl Running {
         Some(f64::from(ticks) / 100.0)
     }
 
-    /// Its process; `None` where there is no tracer.
-    pub fn pid(&self) -> Option<u32> {
-        Some(self.child.as_ref()?.id())
-    }
-
     /// Resident memory now, bytes.
     pub fn rss(&self) -> Option<u64> {
         rss(self.pid()?)

@@ -10,8 +10,10 @@ pub const READ_FAILED: u32 = 2;
 pub const SUBMITTED: u32 = 3;
 /// No count: when this CPU last woke the reader, CLOCK_MONOTONIC, nanoseconds.
 pub const WOKEN_NS: u32 = 4;
+/// No count: when this CPU last submitted a record, CLOCK_MONOTONIC, nanoseconds.
+pub const LAST_NS: u32 = 5;
 /// The number of slots.
-pub const SLOTS: u32 = 5;
+pub const SLOTS: u32 = 6;
 
 /// Slots of the other per-CPU array, which counts the transitions that found no room in the event ring, by
 /// [`lost_transition`].

@@ -84,7 +84,7 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
             (&raw mut (*record).local).cast::<[u32; 4]>().write(local);
             (&raw mut (*record).remote).cast::<[u32; 4]>().write(remote);
         }
-        ring::submit(entry);
+        ring::submit(entry, time_ns);
     }
     let ports = Ports { local: sock.flow.local_port, remote: sock.flow.remote_port };
     Ok(Some(Told { sk, ports, time_ns, caller }))

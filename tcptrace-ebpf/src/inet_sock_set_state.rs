@@ -121,7 +121,7 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
             ring::zero((&raw mut (*record).comm).cast(), 2);
         }
     }
-    ring::submit(entry);
+    ring::submit(entry, time_ns);
     Ok(())
 }
 

@@ -64,6 +64,6 @@ pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), 
         (&raw mut (*record).local).cast::<[u32; 4]>().write(local);
         (&raw mut (*record).remote).cast::<[u32; 4]>().write(remote);
     }
-    ring::submit(entry);
+    ring::submit(entry, now_ns);
     Ok(())
 }

@@ -44,9 +44,9 @@ pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
 }
 
 /// Submits a record to the event ring, waking the reader only when enough waits for it: a wake-up per record costs
-/// more than everything else that these programs do.
+/// more than everything else that these programs do. `time_ns` is the record's.
 #[inline(always)]
-pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
+pub fn submit<T: 'static>(entry: RingBufEntry<T>, time_ns: u64) {
     let submitted = match COUNTERS.get_ptr_mut(counter::SUBMITTED) {
         // SAFETY: the slot belongs to this CPU; a program that interrupts this one may lose it a count.
         Some(slot) => unsafe {
@@ -55,7 +55,7 @@ pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
         },
         None => 0,
     };
-    let flag = if wakes(submitted) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    let flag = if ends_a_quiet_time(time_ns) || wakes(submitted) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     entry.submit(flag.into());
 }
 
@@ -66,6 +66,22 @@ const LOOK_EVERY: u64 = 64;
 /// The shortest time between two wake-ups by one CPU, in nanoseconds: each is an interrupt, and a reader that has
 /// been woken needs no second one.
 const WAKE_EVERY_NS: u64 = 1_000_000;
+
+/// A reader to whom nothing has come for longer than this rests, nanoseconds. It waits twice as long before it does.
+const QUIET_NS: u64 = 1_000_000_000;
+
+/// Whether the record at `time_ns` is this CPU's first after a quiet time: the reader may rest, and is woken for it, so that
+/// it need not look for events where there are none.
+#[inline(always)]
+fn ends_a_quiet_time(time_ns: u64) -> bool {
+    let Some(last) = COUNTERS.get_ptr_mut(counter::LAST_NS) else { return true };
+    // SAFETY: the slot belongs to this CPU; of a program that interrupts this one the time is nearly the same.
+    unsafe {
+        let since_ns = time_ns.wrapping_sub(*last) as i64;
+        *last = time_ns;
+        since_ns >= QUIET_NS as i64
+    }
+}
 
 /// Whether the `submitted`-th record of this CPU wakes the reader. What no record does, the reader's tick does.
 #[inline(always)]

@@ -41,6 +41,6 @@ fn report(timer: &impl Object) -> Result<(), ReadFailed> {
         (*record).time_ns = time_ns;
         (*record).mini = mini;
     }
-    ring::submit(entry);
+    ring::submit(entry, time_ns);
     Ok(())
 }

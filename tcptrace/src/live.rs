@@ -29,6 +29,12 @@ use crate::snapshot::{Program, SkippedHook};
 pub const PROMPT_TICK: Duration = Duration::from_millis(100);
 /// The same where only the end counts: fewer wake-ups of an idle host.
 pub const LAZY_TICK: Duration = Duration::from_millis(400);
+/// The same once nothing has happened for [`QUIET_AFTER`]: the first event after that wakes the reader (`ring.rs` of the
+/// programs), so that no event waits longer for it, and an idle host is left alone.
+const IDLE_TICK: Duration = Duration::from_millis(500);
+/// How long nothing has to have happened for that: twice what the programs take for a quiet time, so that whatever comes
+/// to a reader that rests does wake it.
+const QUIET_AFTER: Duration = Duration::from_secs(2);
 /// How often the loss counters are read. Each reading costs a few system calls.
 const LOSS_EVERY: Duration = Duration::from_millis(500);
 /// Dumps after loss are at least this far apart: on a host that loses events all the time they must not become
@@ -79,7 +85,8 @@ pub trait Handler {
         None
     }
 
-    /// After each batch of events, when [`Options::wake`] is notified, and at least every [`Options::tick`].
+    /// After each batch of events, when [`Options::wake`] is notified, and at least every [`Options::tick`], or twice a
+    /// second while nothing happens.
     /// `Break` ends the trace.
     fn turn(&mut self, _engine: &mut Engine) -> anyhow::Result<ControlFlow<()>> {
         Ok(ControlFlow::Continue(()))
@@ -141,7 +148,7 @@ pub async fn run(
     let started = Instant::now();
     let deadline = options.duration.map(|duration| started + duration);
     let mut dumping = Some(begin_dump(engine, options, &worker, handler, DumpOf::Holders)?);
-    let (mut loss_read, mut last_dump, mut doubted) = (started, started, started);
+    let (mut loss_read, mut last_dump, mut doubted, mut last_event) = (started, started, started, started);
     let ended_by = loop {
         let now = Instant::now();
         // Read before the ring is: what is expired must not be later than the last event that was fed.
@@ -149,7 +156,9 @@ pub async fn run(
         if deadline.is_some_and(|deadline| now >= deadline) {
             break EndedBy::Duration;
         }
-        let wait = deadline.map_or(options.tick, |deadline| options.tick.min(deadline - now));
+        let is_quiet = now - last_event >= QUIET_AFTER;
+        let tick = if is_quiet { options.tick.max(IDLE_TICK) } else { options.tick };
+        let wait = deadline.map_or(tick, |deadline| tick.min(deadline - now));
         let batch = tokio::select! {
             biased;
             signal = signals.any() => {
@@ -161,6 +170,9 @@ pub async fn run(
             batch = tracer.next_batch(wait, |event| feed(engine, handler, &event)) => batch,
         };
         let batch = batch.context("cannot read the ring buffer")?;
+        if batch.events > 0 {
+            last_event = now;
+        }
         while tracer.drain_stacks(|stack| handler.stack(&stack)) {}
         if !batch.more {
             engine.tick(at, |outcome| handler.outcome(outcome));

@@ -1,8 +1,9 @@
 //! The terminal: taken over, given back however the program ends.
 
 use std::io::{self, BufWriter, Stdout, Write as _};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -30,6 +31,13 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// Some thread has panicked: the screen was given back for good, and the program is to end.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
+/// Held while a frame is drawn: one that goes out after the terminal was given back would cover what is said then.
+static FRAME: Mutex<()> = Mutex::new(());
+
+/// How long a frame is waited for before the terminal is given back all the same: it may be of the very thread that
+/// panicked, or of a terminal that takes nothing.
+const FRAME_PATIENCE: Duration = Duration::from_millis(100);
+
 /// The screen of this terminal.
 #[derive(Debug)]
 pub struct Screen {
@@ -54,6 +62,7 @@ impl Screen {
     /// # Errors
     /// When the terminal is gone, or was given back because some thread has panicked.
     pub fn draw(&mut self, state: &mut State, look: &Look) -> io::Result<()> {
+        let _frame = FRAME.lock().unwrap_or_else(PoisonError::into_inner);
         if PANICKED.load(Ordering::Acquire) {
             return Err(io::Error::other("a part of the program panicked"));
         }
@@ -129,6 +138,7 @@ pub fn restore() {
     if !TAKEN.swap(false, Ordering::AcqRel) {
         return;
     }
+    wait_for_the_frame();
     let _ = disable_raw_mode();
     // Not through the lock of standard output: the thread that panicked, or waits for a terminal that takes
     // nothing, may hold it.
@@ -141,6 +151,16 @@ pub fn restore() {
         LeaveAlternateScreen,
         cursor::Show
     );
+}
+
+/// Waits until no frame is under way; none begins any more, once the terminal is not taken.
+fn wait_for_the_frame() {
+    const STEP: Duration = Duration::from_millis(2);
+    let mut waited = Duration::ZERO;
+    while waited < FRAME_PATIENCE && matches!(FRAME.try_lock(), Err(std::sync::TryLockError::WouldBlock)) {
+        std::thread::sleep(STEP);
+        waited += STEP;
+    }
 }
 
 /// Standard output without a buffer and without a lock.

@@ -316,7 +316,12 @@ fn replayed(sandbox: &Sandbox) -> Result<()> {
         return Ok(());
     }
     let orphans = report("FIN_WAIT2", Some("orphaned"))?;
-    ensure!(orphans["finished"]["count"] == ORPHANS && orphans["ends"]["timed_out"] == ORPHANS, "{orphans}");
+    // Where the peer was held up for more than a millisecond, a close that is none of theirs waited as an orphan, too.
+    let moved_on = orphans["ends"]["moved_on"].as_u64().unwrap_or(0);
+    ensure!(
+        orphans["ends"]["timed_out"] == ORPHANS && orphans["finished"]["count"] == ORPHANS + moved_on,
+        "{orphans}"
+    );
     ensure!(report("TIME_WAIT", None)?["open"]["count"] == CLOSED, "{live}");
     let forgotten = report("CLOSE_WAIT", None)?;
     ensure!(forgotten["open"]["count"] == ORPHANS / 2, "{forgotten}");

@@ -2,6 +2,7 @@
 //!
 //! All trials run at once, each in its own process and network namespace: they mostly wait for the kernel's timers.
 
+mod beside;
 mod close_wait;
 mod containers;
 mod demo;
@@ -76,6 +77,7 @@ fn main() -> anyhow::Result<ExitCode> {
             merged::trials(),
             serve_fleet::trials(),
             faults::trials(),
+            beside::trials(),
         ];
         trials.extend(others.into_iter().flatten());
     }

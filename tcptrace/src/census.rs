@@ -19,7 +19,12 @@ pub struct Counts([u64; tcptrace_common::state::SLOTS]);
 impl Counts {
     /// Counts one socket.
     pub const fn add(&mut self, state: State) {
-        self.0[state.number() as usize] += 1;
+        self.add_many(state, 1);
+    }
+
+    /// Counts so many.
+    pub const fn add_many(&mut self, state: State, sockets: u64) {
+        self.0[state.number() as usize] += sockets;
     }
 
     /// Adds the counts of another.
@@ -163,6 +168,18 @@ impl Sink for Tally<'_> {
     fn take(&mut self, socket: DiagSocket) {
         if self.filter.matches_diag(&socket) {
             self.census.count(&socket);
+        }
+    }
+
+    /// The listing itself is of states and namespaces.
+    fn only_counts(&self) -> bool {
+        let Filter { states, ref namespaces, .. } = *self.filter;
+        *self.filter == Filter { states, namespaces: namespaces.clone(), ..Filter::default() }
+    }
+
+    fn take_counted(&mut self, state: State, sockets: u64) {
+        if self.filter.states.contains(state) {
+            self.census.counts.add_many(state, sockets);
         }
     }
 

@@ -57,13 +57,16 @@ impl Counters {
         Ok(counters)
     }
 
-    /// Only how many sockets the network namespace of the calling thread has (`sockstat`); what cannot be read is
+    /// Only those about how many sockets the network namespace of the calling thread has; what cannot be read is
     /// left out.
     #[must_use]
-    pub fn read_sockets_here() -> Self {
+    pub fn read_tcp_here() -> Self {
         let mut counters = Self::default();
         for text in SOCKSTATS.iter().filter_map(|file| fs::read_to_string(file).ok()) {
             counters.add_sockstat(&text);
+        }
+        if let Ok(text) = fs::read_to_string(TABLES[0]) {
+            counters.add_table(&text);
         }
         counters
     }

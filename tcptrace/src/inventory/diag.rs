@@ -2,6 +2,7 @@
 
 pub(crate) mod decode;
 mod halves;
+mod masses;
 mod query;
 mod sink;
 mod states;

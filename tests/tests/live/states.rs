@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::Trial;
-use serde_json::Value;
-use tcptrace::inventory::diag::{DiagSocket, Query, StateSet, list_here};
+use serde_json::{Value, json};
+use tcptrace::inventory::diag::{DiagSocket, Query, Sink, StateSet, list_here};
 use tcptrace::inventory::holders::{self, Holder};
 use tcptrace::net::State;
 use tcptrace::sandbox::Sandbox;
@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         live("states_are_what_ss_counts", counts),
         live("many_sockets_are_each_counted_once", many),
+        live("what_comes_in_masses_is_counted_by_the_kernel", masses),
         live("a_dump_says_what_ss_says_of_every_socket", dump_equals_ss),
         live("every_holder_is_found_after_fork", forked),
         live("a_socket_in_flight_is_held_by_nobody", in_flight),
@@ -152,6 +153,100 @@ fn many(sandbox: &Sandbox) -> Result<()> {
         listed.iter().map(|socket| (socket.flow.local_addr(), socket.flow.remote_addr())).collect();
     ensure!(flows.len() == listed.len(), "{} sockets, {} flows", listed.len(), flows.len());
     drop(listeners);
+    Ok(())
+}
+
+/// Counts by state, and knows how many were told one by one.
+#[derive(Default)]
+struct Count {
+    by_state: BTreeMap<String, u64>,
+    listed: u64,
+}
+
+impl Sink for Count {
+    type Mark = (BTreeMap<String, u64>, u64);
+
+    fn take(&mut self, socket: DiagSocket) {
+        *self.by_state.entry(socket.state.to_string()).or_default() += 1;
+        self.listed += 1;
+    }
+
+    fn only_counts(&self) -> bool {
+        true
+    }
+
+    fn take_counted(&mut self, state: State, sockets: u64) {
+        *self.by_state.entry(state.to_string()).or_default() += sockets;
+    }
+
+    fn mark(&self) -> Self::Mark {
+        (self.by_state.clone(), self.listed)
+    }
+
+    fn rewind(&mut self, (by_state, listed): Self::Mark) {
+        *self = Self { by_state, listed };
+    }
+
+    fn fresh(&self) -> Self {
+        Self::default()
+    }
+
+    fn absorb(&mut self, other: Self) {
+        for (state, sockets) in other.by_state {
+            *self.by_state.entry(state).or_default() += sockets;
+        }
+        self.listed += other.listed;
+    }
+}
+
+fn count_here(sandbox: &Sandbox) -> Result<Count> {
+    let (mut count, mut notes) = (Count::default(), Vec::new());
+    list_here(sandbox.netns(), Query::to_count(StateSet::ALL), &mut count, &mut notes)?;
+    ensure!(notes.is_empty(), "{notes:?}");
+    Ok(count)
+}
+
+/// Connections of which both ends are counted.
+const HELD: usize = 5_100;
+
+fn masses(sandbox: &Sandbox) -> Result<()> {
+    rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: Some(20_000), maximum: Some(20_000) },
+    )?;
+    let kept = [Flavour::V4, Flavour::V6].map(|flavour| still(sandbox, flavour));
+    // Each leaves one connection in its listener's queue, which is in CLOSE_WAIT: that is told of each.
+    let (mut held, mut listeners) = (Vec::with_capacity(2 * HELD), Vec::new());
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(address)?;
+        for _ in 0..HELD / 2 {
+            held.push(TcpStream::connect(listener.local_addr()?)?);
+            held.push(listener.accept()?.0);
+        }
+        listeners.push(listener);
+    }
+    let Some(ss) = counted_by_ss()? else { return Ok(()) };
+    let count = count_here(sandbox)?;
+    ensure!(count.by_state == ss, "{:?} is not {ss:?}", count.by_state);
+    ensure!(ss["ESTABLISHED"] >= 2 * HELD as u64 && ss["TIME_WAIT"] == 10, "{ss:?}");
+    ensure!(count.listed < 100, "{} of them were listed", count.listed);
+    let netns = sandbox.netns().to_string();
+    let line = states(&["--netns", &netns])?;
+    ensure!(line["counts"] == serde_json::to_value(&ss)?, "{line} is not {ss:?}");
+    let line = states(&["--netns", &netns, "--state", "established"])?;
+    ensure!(line["counts"] == json!({ "ESTABLISHED": ss["ESTABLISHED"] }), "{line} is not {ss:?}");
+
+    // A connection that waits to be accepted is told of each socket alone.
+    let waiting = TcpStream::connect(listeners[0].local_addr()?)?;
+    let Some(ss) = counted_by_ss()? else { return Ok(()) };
+    let count = count_here(sandbox)?;
+    ensure!(count.by_state == ss, "{:?} is not {ss:?}", count.by_state);
+    ensure!(count.listed > 2 * HELD as u64, "{} were listed", count.listed);
+    let text = Command::new(binary::path()).args(["states", "--netns", &netns]).output()?;
+    let text = String::from_utf8(text.stdout)?;
+    let row = text.lines().find(|line| line.starts_with("ESTABLISHED")).context("a row of ESTABLISHED")?;
+    ensure!(row.ends_with("1 not accepted yet"), "{text}");
+    drop((waiting, kept));
     Ok(())
 }
 

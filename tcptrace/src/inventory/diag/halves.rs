@@ -6,14 +6,8 @@
 //! What decides is the four-tuple, which no socket ever changes: none is listed twice or passed over for being in
 //! another state by the time that the other half is asked for.
 
-use crate::inventory::counters::Counters;
-use crate::inventory::diag::StateSet;
 use crate::inventory::sysctl::{self, LocalPorts};
-use crate::net::State;
 
-/// Fewer sockets than this are listed by one thread: the second walk through the kernel's hash table would cost more
-/// than it saves.
-const MANY: i64 = 10_000;
 /// `struct inet_diag_bc_op`: code, bytes to skip when true, bytes to skip when false. Four bytes beyond the end means
 /// that the socket is not wanted.
 const OP_BYTES: u16 = 4;
@@ -65,26 +59,12 @@ fn op(code: u8, yes: u8, no: u16) -> [u8; OP_BYTES as usize] {
 /// Ephemeral ports are drawn evenly from a range, and nearly every connection has one at one of its ends: the middle
 /// of this namespace's range halves them well. Peers with another range make the halves unequal, which costs time and
 /// nothing else.
-pub(super) fn middle_port(states: StateSet) -> Option<u16> {
-    if std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2 || expected(states) < MANY {
+pub(super) fn middle_port() -> Option<u16> {
+    if std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2 {
         return None;
     }
     let range = sysctl::read("net.ipv4.ip_local_port_range");
     LocalPorts::parse(range.value()?, "").map(|ports| ports.middle())
-}
-
-/// How many sockets there are about of the states that come in masses.
-fn expected(states: StateSet) -> i64 {
-    let counters = Counters::read_sockets_here();
-    let count = |name| counters.get(name).unwrap_or(0);
-    let mut expected = 0;
-    if states.contains(State::Established) {
-        expected += count("sockstat.TCP.inuse") + count("sockstat.TCP6.inuse");
-    }
-    if states.contains(State::TimeWait) {
-        expected += count("sockstat.TCP.tw");
-    }
-    expected
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 use super::decode::{Context, INET_DIAG_INFO, Part, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK, decode_datagram};
 use super::halves::{self, Part as Half};
+use super::masses::{Counted, Listed};
 use super::{DecodeError, Sink, StateSet};
 use crate::event::{MonoNs, Protocol};
 use crate::inventory::clock::monotonic_ns;
@@ -147,9 +148,15 @@ fn list_protocols<S: Sink>(
     sink: &mut S,
     notes: &mut Vec<String>,
 ) -> Result<(), QueryError> {
-    match halves::middle_port(query.states) {
-        Some(port) => list_halves(netns, query, port, sink, notes)?,
-        None => list_tcp(netns, query, Half::Whole, sink, notes)?,
+    match Counted::read_here() {
+        // The walk through the hash table, which is the whole host's, would take some milliseconds.
+        Some(counted) if counted.is_empty() => {}
+        Some(counted) if counted.is_many(query.states) => {
+            if !sink.only_counts() || !count_masses(netns, query, &counted, sink, notes)? {
+                list_many(netns, query, sink, notes)?;
+            }
+        }
+        _ => list_tcp(netns, query, Half::Whole, sink, notes)?,
     }
     if !Path::new(MPTCP_SYSCTLS).exists() {
         return Ok(());
@@ -167,6 +174,42 @@ fn list_protocols<S: Sink>(
         }
     }
     Ok(())
+}
+
+/// Lists what is rare and takes the rest from the kernel's counters; false where those do not agree, and nothing was
+/// taken.
+fn count_masses<S: Sink>(
+    netns: u32,
+    query: Query,
+    before: &Counted,
+    sink: &mut S,
+    notes: &mut Vec<String>,
+) -> Result<bool, QueryError> {
+    let noted = notes.len();
+    let mut listed = Listed::new(sink.fresh());
+    let rare = Query { states: Listed::<S>::states(), ..query };
+    list_tcp(netns, rare, Half::Whole, &mut listed, notes)?;
+    let after = Counted::read_here();
+    // What could not be listed could not be compared with the counters.
+    let complete = after.filter(|_| notes.len() == noted).and_then(|after| listed.completed(before, &after));
+    let is_complete = complete.is_some();
+    match complete {
+        Some(complete) => sink.absorb(complete),
+        None => notes.truncate(noted),
+    }
+    Ok(is_complete)
+}
+
+fn list_many<S: Sink>(
+    netns: u32,
+    query: Query,
+    sink: &mut S,
+    notes: &mut Vec<String>,
+) -> Result<(), QueryError> {
+    match halves::middle_port() {
+        Some(port) => list_halves(netns, query, port, sink, notes),
+        None => list_tcp(netns, query, Half::Whole, sink, notes),
+    }
 }
 
 /// Both halves at once, one of them on a thread beside, which is in the same namespace.

@@ -1,6 +1,7 @@
 //! Who takes the sockets of a dump: a list, or somebody who only counts.
 
 use super::DiagSocket;
+use crate::net::State;
 
 /// Takes sockets as they come. A list of 100,000 takes 14 MB and some milliseconds that a count has no need of.
 pub trait Sink: Send + Sized {
@@ -9,6 +10,15 @@ pub trait Sink: Send + Sized {
 
     /// Takes one.
     fn take(&mut self, socket: DiagSocket);
+
+    /// Wants nothing of a socket but to count it by its state.
+    fn only_counts(&self) -> bool {
+        false
+    }
+
+    /// Takes so many in this state, of TCP, each of them accepted where there is an application to accept it. Only
+    /// asked of who [only counts](Self::only_counts).
+    fn take_counted(&mut self, _state: State, _sockets: u64) {}
 
     /// The state now.
     fn mark(&self) -> Self::Mark;

@@ -17,6 +17,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     checks.push(symbols(patient));
     checks.extend(commands(patient));
     checks.extend(patient.probe.hooks.iter().map(hook));
+    checks.push(typed(patient));
     checks.push(memory(patient));
     checks.extend(wheel(patient));
     checks
@@ -214,6 +215,28 @@ fn hook(hook: &Hook) -> Check {
         }
     };
     check(&format!("hook_{}", hook.program), verdict, detail).value(value)
+}
+
+/// Which kind of the needed programs tracing uses here.
+fn typed(patient: &Patient) -> Check {
+    const NAME: &str = "bpf_programs";
+    match &patient.probe.typed {
+        Outcome::Works => {
+            let detail = "Tracing uses programs whose arguments have types: they load members of kernel structs \
+                          themselves, at a fraction of the cost.";
+            check(NAME, Verdict::Ok, detail).value("typed")
+        }
+        Outcome::Refused(why) => {
+            let detail = format!(
+                "Tracing uses programs that ask the kernel for each member: they see the same and cost more. The \
+                 cheaper ones take Linux 5.15: {why}."
+            );
+            check(NAME, Verdict::Ok, detail).value("plain")
+        }
+        Outcome::NotTried => {
+            check(NAME, Verdict::Note, "Typed or plain; not tried, because something above is missing.")
+        }
+    }
 }
 
 fn memory(patient: &Patient) -> Check {

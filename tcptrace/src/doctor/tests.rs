@@ -45,6 +45,7 @@ fn healthy() -> Patient {
         hz: Some(250),
         probe: Probe {
             hooks: vec![hook("inet_sock_set_state", false), hook("sock_recv_length", true)],
+            typed: Outcome::Works,
             obstacle: None,
             ring_bytes: Some(8 << 20),
             symbol: None,
@@ -161,12 +162,14 @@ fn without_privileges_it_says_what_is_missing_and_goes_on() {
     for hook in &mut patient.probe.hooks {
         hook.outcome = Outcome::NotTried;
     }
+    patient.probe.typed = Outcome::NotTried;
     let checks = examine(&patient);
     let trace = named(&checks, "can_trace");
     assert_eq!(trace.verdict, Verdict::Fail);
     assert!(trace.detail.contains("CAP_BPF") && trace.detail.contains("sudo"), "{}", trace.detail);
     assert_eq!(named(&checks, "hook_inet_sock_set_state").verdict, Verdict::Note);
     assert_eq!(named(&checks, "bpf_memory").verdict, Verdict::Note);
+    assert_eq!(named(&checks, "bpf_programs").value, None);
     let memory = named(&checks, "mini_memory");
     assert_eq!((memory.verdict, &memory.value), (Verdict::Note, &None));
     assert!(memory.detail.contains("240 B") && memory.detail.contains("denied"), "{}", memory.detail);
@@ -179,9 +182,13 @@ fn an_optional_hook_may_be_absent_and_a_needed_one_may_not() {
     for hook in &mut patient.probe.hooks {
         hook.outcome = Outcome::Refused("no tracepoint".into());
     }
+    patient.probe.typed = Outcome::Refused("unknown func".into());
     let checks = examine(&patient);
     assert_eq!(named(&checks, "hook_inet_sock_set_state").verdict, Verdict::Fail);
     assert_eq!(named(&checks, "hook_sock_recv_length").verdict, Verdict::Note);
+    let programs = named(&checks, "bpf_programs");
+    assert_eq!((programs.verdict, programs.value.as_deref()), (Verdict::Ok, Some("plain")));
+    assert!(programs.detail.contains("unknown func"), "{}", programs.detail);
 }
 
 /// A namespace with ten ports, all towards one destination in TIME_WAIT or in use.

@@ -189,8 +189,11 @@ pub(super) fn load<'a>(
     // All are loaded before the first is attached, so that events begin at nearly the same moment for all;
     // minis before states, so that no socket is seen to close whose mini is not.
     let typed = if plan.timers { &TYPED[..] } else { &TYPED[TIMERS.len()..] };
-    let takes_typed = plan.typed.is_some_and(|tracepoints| load_typed(&mut bpf, typed, tracepoints));
-    let needed = if takes_typed {
+    let refusal = plan.typed.map(|tracepoints| load_typed(&mut bpf, typed, tracepoints).err());
+    if let Some(Some(error)) = &refusal {
+        log::debug!("plain tracepoints stand in for typed ones: {error}");
+    }
+    let needed = if let Some(None) = refusal {
         typed.to_vec()
     } else {
         let timers = if plan.timers { &TIMERS[..] } else { &[] };
@@ -252,25 +255,44 @@ fn optional(plan: &Plan) -> Vec<Hook> {
     }
 }
 
-/// Loads programs at typed tracepoints, all or none; false where the kernel does not take them.
-fn load_typed(bpf: &mut Ebpf, hooks: &[Hook], tracepoints: Tracepoints) -> bool {
-    let Some(btf) = tracepoints.as_aya() else { return false };
+/// Whether a program of this name is at a typed tracepoint.
+#[must_use]
+pub fn is_typed(program: &str) -> bool {
+    TYPED.iter().any(|hook| hook.program == program)
+}
+
+/// Loads every program at a typed tracepoint and lets go of them again.
+pub(super) fn try_typed(bpf: &mut Ebpf, tracepoints: Tracepoints) -> Result<(), StartError> {
+    load_typed(bpf, &TYPED, tracepoints)?;
+    unload_typed(bpf, &TYPED);
+    Ok(())
+}
+
+/// Loads programs at typed tracepoints, all or none; fails where the kernel does not take them.
+fn load_typed(bpf: &mut Ebpf, hooks: &[Hook], tracepoints: Tracepoints) -> Result<(), StartError> {
+    let btf = tracepoints
+        .as_aya()
+        .ok_or_else(|| StartError::Object("the kernel's BTF names none of the tracepoints".to_owned()))?;
     let mut load = |hook: Hook| {
         let program = typed(bpf, hook)?;
         program.load(hook.tracepoint, &btf).map_err(|error| program_error(hook, error))
     };
-    let refusal = hooks.iter().find_map(|&hook| load(hook).err());
+    let outcome = hooks.iter().try_for_each(|&hook| load(hook));
     drop(btf);
     give_back_memory();
-    let Some(error) = refusal else { return true };
-    log::debug!("plain tracepoints stand in for typed ones: {error}");
+    if outcome.is_err() {
+        unload_typed(bpf, hooks);
+    }
+    outcome
+}
+
+fn unload_typed(bpf: &mut Ebpf, hooks: &[Hook]) {
     for &hook in hooks {
         if let Ok(program) = typed(bpf, hook) {
             // Fails for those that have not been loaded.
             let _ = program.unload();
         }
     }
-    false
 }
 
 fn load_raw(bpf: &mut Ebpf, hook: Hook) -> Result<(), StartError> {
@@ -369,7 +391,8 @@ fn whole(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Returns freed memory to the system. aya reads the whole of the kernel's BTF into small blocks and frees them again; glibc would keep those 10 MB for the rest of the run.
+/// Returns freed memory to the system. aya reads the whole of the kernel's BTF into small blocks and frees them again;
+/// glibc would keep those 10 MB for the rest of the run.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes no pointer and is thread-safe.

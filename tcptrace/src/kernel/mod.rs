@@ -17,5 +17,5 @@ mod tracer;
 
 pub use counters::Counters;
 pub use error::StartError;
-pub use load::SkippedHook;
+pub use load::{SkippedHook, is_typed};
 pub use tracer::{BatchInfo, ProgramStats, Tracer, TracerOptions};

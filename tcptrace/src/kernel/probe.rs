@@ -38,11 +38,19 @@ pub enum Outcome {
     NotTried,
 }
 
+impl Outcome {
+    fn of(tried: Result<(), StartError>) -> Self {
+        tried.map_or_else(|error| Self::Refused(explain(&error)), |()| Self::Works)
+    }
+}
+
 /// Everything that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// The hooks, in the order of loading.
     pub hooks: Vec<Hook>,
+    /// The programs with typed arguments, which stand in for the needed ones where the kernel takes all of them.
+    pub typed: Outcome,
     /// Why not even the maps could be made, with advice; `None` where they were, or nothing was tried.
     pub obstacle: Option<(String, Option<String>)>,
     /// Bytes of the ring buffer that was made for the trial; `None` where it was not.
@@ -61,9 +69,11 @@ pub fn probe(host: &Host, ring_bytes: u32) -> Probe {
     let bytes = std::fs::read(VMLINUX_BTF).ok();
     let types = bytes.as_deref().and_then(|bytes| btf::parse(bytes).ok());
     let layout = Layout::of_running_kernel();
+    let tracepoints = layout.as_ref().ok().map(|layout| layout.tracepoints);
     let symbol = symbols::tw_timer_handler();
     let mut probe = Probe {
         hooks: Vec::new(),
+        typed: Outcome::NotTried,
         obstacle: None,
         ring_bytes: None,
         symbol: symbol.as_ref().err().map(ToString::to_string),
@@ -98,12 +108,11 @@ pub fn probe(host: &Host, ring_bytes: u32) -> Probe {
         }
         None => None,
     };
+    if let (Some(bpf), Some(tracepoints)) = (&mut bpf, tracepoints) {
+        probe.typed = Outcome::of(load::try_typed(bpf, tracepoints));
+    }
     for (hook, is_optional) in load::ALL {
-        let outcome = match bpf.as_mut().map(|bpf| load::try_out(bpf, hook)) {
-            None => Outcome::NotTried,
-            Some(Ok(())) => Outcome::Works,
-            Some(Err(error)) => Outcome::Refused(explain(&error)),
-        };
+        let outcome = bpf.as_mut().map_or(Outcome::NotTried, |bpf| Outcome::of(load::try_out(bpf, hook)));
         probe.hooks.push(Hook {
             program: hook.program,
             tracepoint: hook.tracepoint,
@@ -127,6 +136,7 @@ fn explain(error: &StartError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::privileges::Release;
 
     #[test]
     fn everything_that_this_kernel_takes_is_seen_to_work_and_nothing_stays() {
@@ -136,7 +146,12 @@ mod tests {
         if !host.missing(true).is_empty() {
             eprintln!("skipped: {:?}", host.missing(true));
             assert!(probe.hooks.iter().all(|hook| hook.outcome == Outcome::NotTried));
+            assert_eq!(probe.typed, Outcome::NotTried);
             return;
+        }
+        // What they ask for is there from 5.15 on.
+        if !host.older_than(Release { major: 5, minor: 15 }) {
+            assert_eq!(probe.typed, Outcome::Works);
         }
         for hook in probe.hooks.iter().filter(|hook| !hook.is_optional) {
             assert_eq!((hook.in_btf, &hook.outcome), (Some(true), &Outcome::Works), "{}", hook.program);
@@ -150,6 +165,7 @@ mod tests {
         let host = Host { effective: caps::CapsHashSet::new(), ..Host::look() };
         let probe = probe(&host, 64 << 10);
         assert!(probe.hooks.iter().all(|hook| hook.outcome == Outcome::NotTried));
+        assert_eq!(probe.typed, Outcome::NotTried);
         assert_eq!((probe.ring_bytes, probe.obstacle), (None, None));
     }
 }

@@ -15,6 +15,7 @@ use rustix::process::{Pid, WaitOptions, getpid, wait};
 use rustix::system::{RebootCommand, init_module, reboot, uname};
 use serde_json::{Value, json};
 use tcptrace::kernel::hz::hz;
+use tcptrace::kernel::is_typed;
 use tcptrace::kernel::privileges::Host;
 use tcptrace::kernel::probe::{self, probe};
 use tcptrace::wheel::Expected;
@@ -80,10 +81,38 @@ fn run() -> Result<()> {
     let mut tests = Command::new("/bin/live");
     tests.args(arguments.lines()).env_clear().env("PATH", "/bin").env("TMPDIR", "/tmp");
     tests.env("TCPTRACE_BIN", "/bin/tcptrace").env("TCPTRACE_TEST_KEEP", KEPT);
-    tests.env("TCPTRACE_TEST_CORE_ONLY", "1");
+    tests.env("TCPTRACE_TEST_CORE_ONLY", "1").env("TCPTRACE_TEST_OWN_MACHINE", "1");
     let status = to_its_end(&mut tests)?;
-    say(&json!({ "time_wait": time_wait()?, "uptime_ns": tests::clock::now_ns(), "status": status.code() }));
+    let lines = kept_lines()?;
+    say(&json!({
+        "tracers": tracers(&lines),
+        "time_wait": time_wait(&lines)?,
+        "uptime_ns": tests::clock::now_ns(),
+        "status": status.code(),
+    }));
     Ok(())
+}
+
+/// Everything that the tracers said.
+fn kept_lines() -> Result<Vec<Value>> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(KEPT)? {
+        for line in fs::read_to_string(entry?.path())?.lines() {
+            lines.push(serde_json::from_str(line)?);
+        }
+    }
+    Ok(lines)
+}
+
+/// How many of the tracers used which kind of programs, as their summaries say.
+fn tracers(lines: &[Value]) -> Value {
+    let (mut typed, mut plain) = (0, 0);
+    for line in lines.iter().filter(|line| line["type"] == "summary") {
+        let Some(programs) = line["bpf"]["programs"].as_array() else { continue };
+        let is_of_types = programs.iter().filter_map(|program| program["name"].as_str()).any(is_typed);
+        *(if is_of_types { &mut typed } else { &mut plain }) += 1;
+    }
+    json!({ "typed": typed, "plain": plain })
 }
 
 /// Programs that this kernel does not take, and why; none, unless they are optional.
@@ -124,15 +153,12 @@ fn to_its_end(command: &mut Command) -> Result<ExitStatus> {
 
 /// Of the TIME_WAITs that ran their full time: how many, the shortest and the longest, as tcptrace told them, and
 /// what the timer wheel allows at this HZ.
-fn time_wait() -> Result<Option<Value>> {
+fn time_wait(lines: &[Value]) -> Result<Option<Value>> {
     let mut dwells = Vec::new();
-    for entry in fs::read_dir(KEPT)? {
-        for line in fs::read_to_string(entry?.path())?.lines() {
-            let line: Value = serde_json::from_str(line)?;
-            let is_whole = line["dwell_is_lower_bound"] == false && line["end"] == "expired";
-            if is_whole && line["from"] == "TIME_WAIT" {
-                dwells.push(line["dwell_ns"].as_u64().context("an end without a dwell")?);
-            }
+    for line in lines {
+        let is_whole = line["dwell_is_lower_bound"] == false && line["end"] == "expired";
+        if is_whole && line["from"] == "TIME_WAIT" {
+            dwells.push(line["dwell_ns"].as_u64().context("an end without a dwell")?);
         }
     }
     let wheel = hz().and_then(|hz| Expected::of(TCP_TIMEWAIT_LEN_S * hz, hz)).context("HZ")?;

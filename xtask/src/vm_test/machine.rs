@@ -19,6 +19,8 @@ use crate::test::{Count, count, failed_test};
 const SAYS: &str = "vm: ";
 /// MiB. The files of the initramfs take some hundred.
 const MEMORY: &str = "1024";
+/// One to stay, and one to come and go.
+const PROCESSORS: &str = "2";
 
 /// The TIME_WAITs that ran their full time; nanoseconds.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +35,26 @@ pub struct TimeWait {
     pub at_least_ns: u64,
     /// What the timer wheel allows.
     pub at_most_ns: u64,
+}
+
+/// How many of the tracers that ran used which kind of programs.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Tracers {
+    /// At typed tracepoints, whose arguments the verifier knows.
+    pub typed: u64,
+    /// At plain ones.
+    pub plain: u64,
+}
+
+impl fmt::Display for Tracers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { typed: 0, plain: 0 } => f.write_str("none"),
+            Self { plain: 0, .. } => f.write_str("typed"),
+            Self { typed: 0, .. } => f.write_str("plain"),
+            Self { typed, plain } => write!(f, "typed ({typed}), plain ({plain})"),
+        }
+    }
 }
 
 /// A program that the kernel did not take.
@@ -52,6 +74,7 @@ struct Said {
     release: Option<String>,
     hz: Option<u32>,
     refused: Option<Vec<RefusedHook>>,
+    tracers: Option<Tracers>,
     time_wait: Option<TimeWait>,
     uptime_ns: Option<u64>,
     status: Option<i32>,
@@ -66,6 +89,8 @@ pub struct Outcome {
     pub hz: u32,
     /// Optional programs that it did without.
     pub refused: Vec<RefusedHook>,
+    /// Which kind of programs the tracers used; `None` when none came to its end.
+    pub tracers: Option<Tracers>,
     /// What the tests counted.
     pub count: Count,
     /// Which failed.
@@ -87,9 +112,12 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { release, hz, refused, count, uptime, took, .. } = self;
+        let Self { release, hz, refused, tracers, count, uptime, took, .. } = self;
         write!(f, "{count} on Linux {release}, HZ {hz}, ")?;
         write!(f, "{:.0} s of its time in {:.0} s", uptime.as_secs_f64(), took.as_secs_f64())?;
+        if let Some(tracers) = tracers {
+            write!(f, "; programs: {tracers}")?;
+        }
         for hook in refused {
             write!(f, "; without {}: {}", hook.program, hook.why)?;
         }
@@ -123,7 +151,8 @@ fn emulator(arch: Arch) -> Result<Command> {
         Arch::Arm64 => command.args(["-machine", "virt", "-cpu", "max,pauth-impdef=on"]),
     };
     // Each instruction takes 2 ns, and time that nobody works in is skipped.
-    command.args(["-accel", "tcg", "-icount", "shift=1,sleep=off", "-m", MEMORY, "-nodefaults"]);
+    command.args(["-accel", "tcg", "-icount", "shift=1,sleep=off", "-smp", PROCESSORS]);
+    command.args(["-m", MEMORY, "-nodefaults"]);
     command.args(["-display", "none", "-monitor", "none", "-net", "none", "-serial", "stdio", "-no-reboot"]);
     Ok(command)
 }
@@ -137,7 +166,9 @@ pub fn run(kernel: &Kernel, image: &Path, initramfs: &Path, log: &Path, limit: D
     };
     let mut command = emulator(kernel.arch)?;
     command.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
-    command.arg("-append").arg(format!("console={console} quiet loglevel=3 panic=-1"));
+    // The second processor waits until a test wants it: two take turns here, and one that waits for the other spins
+    // until its turn is over.
+    command.arg("-append").arg(format!("console={console} quiet loglevel=3 panic=-1 maxcpus=1"));
     let began = Instant::now();
     let mut machine =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
@@ -184,6 +215,7 @@ pub fn run(kernel: &Kernel, image: &Path, initramfs: &Path, log: &Path, limit: D
         release,
         hz,
         refused: said.refused.unwrap_or_default(),
+        tracers: said.tracers,
         count: counted,
         failed,
         time_wait: said.time_wait,
@@ -198,6 +230,7 @@ impl Said {
         self.release = more.release.or(self.release.take());
         self.hz = more.hz.or(self.hz);
         self.refused = more.refused.or(self.refused.take());
+        self.tracers = more.tracers.or(self.tracers);
         self.time_wait = more.time_wait.or(self.time_wait.take());
         self.uptime_ns = more.uptime_ns.or(self.uptime_ns);
         self.status = more.status.or(self.status);

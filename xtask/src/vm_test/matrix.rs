@@ -15,8 +15,8 @@ const BEGIN: &str = "<!-- made by `cargo xtask vm-test` -->\n";
 const END: &str = "<!-- end of what it made -->\n";
 
 /// Before the rows.
-const HEAD: &str = "| series | machine | Linux | HZ | TIME_WAIT lasted | the wheel allows | does without | passed | failed | skipped |\n\
-     |---|---|---|---|---|---|---|---|---|---|\n";
+const HEAD: &str = "| series | machine | Linux | HZ | TIME_WAIT lasted | the wheel allows | programs | does without | passed | failed | skipped |\n\
+     |---|---|---|---|---|---|---|---|---|---|---|\n";
 
 /// Writes what was seen into the file below `root`: the rows of these kernels, and leaves those of others.
 pub fn write(root: &Path, rows: &[(Kernel, Result<Outcome>)]) -> Result<()> {
@@ -45,8 +45,8 @@ fn key(kernel: &Kernel) -> String {
 
 fn row(kernel: &Kernel, outcome: &Result<Outcome>) -> String {
     let key = key(kernel);
-    let Ok(Outcome { release, hz, count, time_wait, refused, .. }) = outcome else {
-        return format!("{key} did not come to its end | | | | | | | |\n");
+    let Ok(Outcome { release, hz, count, time_wait, tracers, refused, .. }) = outcome else {
+        return format!("{key} did not come to its end | | | | | | | | |\n");
     };
     let seconds = |ns: u64| format!("{:.3}", ns as f64 / 1e9);
     let range = |from, to| format!("{}–{} s", seconds(from), seconds(to));
@@ -59,5 +59,8 @@ fn row(kernel: &Kernel, outcome: &Result<Outcome>) -> String {
     };
     let without: Vec<_> = refused.iter().map(|hook| format!("`{}`", hook.program)).collect();
     let (without, Count { passed, failed, skipped }) = (without.join(", "), count);
-    format!("{key} {release} | {hz} | {lasted} | {allowed} | {without} | {passed} | {failed} | {skipped} |\n")
+    let programs = tracers.map_or_else(|| "not seen".to_owned(), |tracers| tracers.to_string());
+    format!(
+        "{key} {release} | {hz} | {lasted} | {allowed} | {programs} | {without} | {passed} | {failed} | {skipped} |\n"
+    )
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tcptrace::sandbox::Sandbox;
 
 use crate::clock::{now_ns, wait_until};
+use crate::truth::attached;
 use crate::{binary, sockets, spawn};
 
 /// The port of the connections that show that tracing has begun. No trial uses it otherwise.
@@ -183,6 +184,13 @@ impl Run {
         self.summary.loss.iter().filter(|(cause, _)| *cause != "resyncs").map(|(_, count)| count).sum()
     }
 
+    /// Transitions of this kind that found no room.
+    #[must_use]
+    pub fn lost_of(&self, from: &str, to: &str) -> u64 {
+        let kind = self.summary.lost_transitions.iter().find(|lost| lost.from == from && lost.to == to);
+        kind.map_or(0, |lost| lost.count)
+    }
+
     /// The `state_report` without a key of this state and phase.
     ///
     /// # Errors
@@ -217,18 +225,6 @@ fn arrows(transitions: &[&Transition]) -> String {
 struct Said {
     lines: Vec<String>,
     transitions: Vec<Transition>,
-}
-
-/// BPF links that a process holds.
-#[must_use]
-pub fn attached(pid: u32) -> usize {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
-    descriptors
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .filter(|target| target.to_string_lossy().contains("bpf_link"))
-        .count()
 }
 
 /// A running `tcptrace … --json`.

@@ -188,6 +188,18 @@ pub fn has_ss() -> bool {
     std::env::split_paths(&path).any(|directory| directory.join("ss").is_file())
 }
 
+/// BPF links that a process holds.
+#[must_use]
+pub fn attached(pid: u32) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+    descriptors
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter(|target| target.to_string_lossy().contains("bpf_link"))
+        .count()
+}
+
 /// `ss -H -tanoe` with further arguments, in this namespace; `None` where it is not installed.
 ///
 /// # Errors

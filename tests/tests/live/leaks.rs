@@ -16,8 +16,9 @@ use tcptrace::sandbox::Sandbox;
 use tcptrace::views::json::Time;
 use tests::clock::{now_ns, sleep_ms, wait_until};
 use tests::leaker::{Expectation, Language, Leaker};
-use tests::traced::{REQUIRED_HOOKS, Traced, attached};
+use tests::traced::{REQUIRED_HOOKS, Traced};
 use tests::trial::live;
+use tests::truth::attached;
 use tests::{binary, spawn};
 
 /// Nobody: the uid of an ordinary user that exists everywhere.

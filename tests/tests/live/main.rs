@@ -5,6 +5,7 @@
 mod beside;
 mod close_wait;
 mod containers;
+mod cpus;
 mod demo;
 mod doctor;
 mod experiment;
@@ -37,6 +38,8 @@ use tests::{helper, trial};
 
 /// Set in the environment of a run of the core alone.
 const CORE_ONLY: &str = "TCPTRACE_TEST_CORE_ONLY";
+/// Set in the environment where nobody else uses the machine: then its processors may be taken away.
+const OWN_MACHINE: &str = "TCPTRACE_TEST_OWN_MACHINE";
 
 fn main() -> anyhow::Result<ExitCode> {
     helper::become_helper_if_asked()?;
@@ -59,6 +62,9 @@ fn main() -> anyhow::Result<ExitCode> {
         trials.extend([scale::trials(), serve::trials()].into_iter().flatten());
     }
     trials.extend(core.into_iter().flatten());
+    if std::env::var_os(OWN_MACHINE).is_some() {
+        trials.extend(cpus::trials());
+    }
     if is_all {
         let others = [
             demo::trials(),

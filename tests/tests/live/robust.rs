@@ -179,22 +179,18 @@ const OVERLOADED: u64 = 2003;
 /// skipped, no less.
 fn kinds_are_exact(run: &Run) -> Result<()> {
     let skipped = run.summary.loss.get("skipped_runs").copied().unwrap_or(0);
-    let lost = |from: &str, to: &str| {
-        let kind = run.summary.lost_transitions.iter().find(|lost| lost.from == from && lost.to == to);
-        kind.map_or(0, |lost| lost.count)
-    };
     for (from, to) in
         [("ESTABLISHED", "FIN_WAIT1"), ("ESTABLISHED", "CLOSE_WAIT"), ("CLOSE_WAIT", "LAST_ACK")]
     {
         let told = run.transitions.iter().filter(|line| line.from == from && line.to == to).count() as u64;
-        let all = told + lost(from, to);
+        let all = told + run.lost_of(from, to);
         ensure!(
             all <= OVERLOADED && all + skipped >= OVERLOADED,
             "{from}→{to}: {told} told and {} lost of {OVERLOADED}, {skipped} skipped",
-            lost(from, to)
+            run.lost_of(from, to)
         );
     }
-    ensure!(lost("ESTABLISHED", "FIN_WAIT1") > 0, "nothing of this kind was lost");
+    ensure!(run.lost_of("ESTABLISHED", "FIN_WAIT1") > 0, "nothing of this kind was lost");
     Ok(())
 }
 

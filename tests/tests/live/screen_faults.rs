@@ -16,8 +16,8 @@ use tests::clock::wait_until;
 use tests::sockets::{Flavour, Meeting, read_eof};
 use tests::spawn;
 use tests::terminal::{LIMIT, Terminal, exit_code};
-use tests::traced::attached;
 use tests::trial::live;
+use tests::truth::attached;
 
 /// Connections that are recorded.
 const CONNECTIONS: usize = 20;

@@ -17,6 +17,7 @@ pub mod facts;
 pub mod filter;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod huge_pages;
 pub mod inventory;
 pub mod kernel;
 pub mod leaks;

@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
+use tcptrace::huge_pages::HugePages;
 use tcptrace::{cli, commands};
+
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
     let invocation = match cli::Invocation::parse(std::env::args_os()) {

@@ -22,11 +22,25 @@ mod start;
 mod syscall;
 mod timers;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
+
+use crate::cargo::build_tcptrace;
+
+/// Options of `bench`.
+#[derive(clap::Args)]
+pub struct Bench {
+    /// A tcptrace that is there already, instead of building this one
+    #[arg(long, global = true, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
 
 /// Benchmarks.
 #[derive(clap::Subcommand)]
-pub enum Bench {
+enum Benchmark {
     /// Connections per second with and without tracers while every core makes connections
     Churn(churn::Args),
     /// `states` and `leaks` on 100,000 sockets, or on thousands of processes, beside `ss` and `lsof`
@@ -53,17 +67,18 @@ pub enum Bench {
 
 /// Runs one.
 pub fn run(bench: &Bench) -> Result<()> {
-    match bench {
-        Bench::Churn(args) => churn::run(args),
-        Bench::Inventory(args) => inventory::run(args),
-        Bench::Record(args) => record::run(args),
-        Bench::Bpf(args) => bpf::run(args),
-        Bench::Export(args) => export::run(args),
-        Bench::Growth(args) => growth::run(args),
-        Bench::Idle(args) => idle::run(args),
-        Bench::Start(args) => start::run(args),
-        Bench::Timers(args) => timers::run(args),
-        Bench::Scrape(args) => scrape::run(args),
-        Bench::Screen(args) => screen::run(args),
+    let binary = &bench.binary.clone().map_or_else(|| build_tcptrace(true), Ok)?;
+    match &bench.benchmark {
+        Benchmark::Churn(args) => churn::run(args, binary),
+        Benchmark::Inventory(args) => inventory::run(args, binary),
+        Benchmark::Record(args) => record::run(args, binary),
+        Benchmark::Bpf(args) => bpf::run(args, binary),
+        Benchmark::Export(args) => export::run(args, binary),
+        Benchmark::Growth(args) => growth::run(args, binary),
+        Benchmark::Idle(args) => idle::run(args, binary),
+        Benchmark::Start(args) => start::run(args, binary),
+        Benchmark::Timers(args) => timers::run(args, binary),
+        Benchmark::Scrape(args) => scrape::run(args, binary),
+        Benchmark::Screen(args) => screen::run(args, binary),
     }
 }

@@ -33,7 +33,6 @@ enum Command {
     /// Make what is handed out: a static binary in a tarball, a Debian package, a bill of materials
     Dist(dist::Args),
     /// Measure what tracing costs
-    #[command(subcommand)]
     Bench(bench::Bench),
 }
 

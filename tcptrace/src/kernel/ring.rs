@@ -64,10 +64,27 @@ impl Ring {
                 self.more = false;
                 return Drained { records, more: false };
             };
+            fetch_ahead(&record);
             on_record(&record);
             records += 1;
         }
         self.more = true;
         Drained { records, more: true }
     }
+}
+
+/// How far ahead of a record its successors are fetched, bytes: three or four of them.
+const AHEAD_BYTES: usize = 384;
+
+/// What another processor has just written is in its cache: it comes while the records before it are worked on.
+#[inline]
+fn fetch_ahead(record: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..2 {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(record.as_ptr().wrapping_add(AHEAD_BYTES + line * 64).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (record, AHEAD_BYTES);
 }

@@ -12,6 +12,9 @@ use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
+use tcptrace::event::Protocol::Mptcp;
+use tcptrace::inventory::diag::{Query, list_here};
+use tcptrace::net::State;
 use tcptrace::sandbox::Sandbox;
 use tcptrace::views::json::Time;
 use tests::clock::{now_ns, sleep_ms, wait_until};
@@ -450,6 +453,12 @@ fn mptcp(sandbox: &Sandbox) -> Result<()> {
         held.push(listener.accept()?.0);
         drop(client);
     }
+    // MPTCP's worker takes DATA_FIN in when it comes to it.
+    wait_until("three in CLOSE_WAIT", Duration::from_secs(20), || {
+        let (mut sockets, mut notes) = (Vec::new(), Vec::new());
+        let listed = list_here(sandbox.netns(), Query::from(State::CloseWait), &mut sockets, &mut notes);
+        listed.is_ok() && sockets.iter().filter(|socket| socket.protocol == Mptcp).count() == 3
+    })?;
     let after = now_ns();
     sleep_ms(1500);
     let stopping = now_ns();

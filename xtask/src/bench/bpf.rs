@@ -3,6 +3,7 @@
 //! The statistics read a clock before and after each run. An empty program beside ours shows what that takes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use super::figures::{median, range};
 use super::foreign::Foreign;
 use super::load::Load;
 use super::syscall::{self, Empty, Runs};
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench bpf`.
 #[derive(clap::Args)]
@@ -32,11 +32,10 @@ const CHURN_MS: &str = "1500";
 const TIMERS: u32 = 300_000;
 
 /// Runs the benchmark and prints the table.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
-    let binary = build_tcptrace(true)?;
     let _stats = syscall::enable_stats()?;
-    let tracer = Contender::tcptrace(&binary, &args.tcptrace).start()?;
+    let tracer = Contender::tcptrace(binary, &args.tcptrace).start()?;
     sleep(Duration::from_millis(500));
     let pid = tracer.pid().context("not started")?;
     let timer = Foreign::new()?;
@@ -64,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(())
         };
         measure("connections", &|| {
-            let mut load = Load::start(&binary, 1, &["--hold-ms", CHURN_MS])?;
+            let mut load = Load::start(binary, 1, &["--hold-ms", CHURN_MS])?;
             load.go()?;
             load.result()?;
             load.end()

@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result, ensure};
 use super::contender::{Contender, Usage};
 use super::figures::{median, megabytes, range, shown};
 use super::load::{self, Churned, Load};
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench churn`.
 #[derive(clap::Args)]
@@ -51,14 +50,13 @@ impl Sample {
 }
 
 /// Runs the benchmark and prints the table.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
-    let binary = build_tcptrace(true)?;
     let threads = args.threads.unwrap_or(load::cores()?);
     let mut contenders = vec![Contender::none()];
     let defaults = ["report --json".to_owned(), "watch --json".to_owned()];
     let own = if args.tcptrace.is_empty() { &defaults[..] } else { &args.tcptrace };
-    contenders.extend(own.iter().map(|line| Contender::tcptrace(&binary, line)));
+    contenders.extend(own.iter().map(|line| Contender::tcptrace(binary, line)));
     let settle = Duration::from_secs(args.peer_settle);
     contenders.extend(args.peer.iter().map(|command| Contender::peer(command, settle)));
 
@@ -67,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
         // Another one begins each round, so that no contender always follows the same one.
         for turn in 0..contenders.len() {
             let index = (round + turn) % contenders.len();
-            let sample = sample(&contenders[index], &binary, threads, args)?;
+            let sample = sample(&contenders[index], binary, threads, args)?;
             eprintln!(
                 "round {:>2}  {:>9.0} connections/s  {}",
                 round + 1,

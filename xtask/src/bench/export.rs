@@ -1,5 +1,6 @@
 //! What a scrape takes of the exporter as more and more sockets are open: those that churn has left in TIME_WAIT.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use super::figures::{median, megabytes, range};
 use super::load::Load;
 use super::process::counted;
 use super::scraper;
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench export`.
 #[derive(clap::Args)]
@@ -27,15 +27,14 @@ pub struct Args {
 const RATE: u32 = 10;
 
 /// Runs the benchmark and prints the table.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
-    let binary = build_tcptrace(true)?;
     println!("{:>10}  {:>24}  {:>14}  {:>10}", "sockets", "time of a scrape", "CPU a scrape", "resident");
     for &sockets in &args.sockets {
         let addr = super::scrape::free_address()?;
-        let exporter = Contender::tcptrace(&binary, &format!("serve --listen {addr}")).start()?;
+        let exporter = Contender::tcptrace(binary, &format!("serve --listen {addr}")).start()?;
         let pid = exporter.pid().context("not started")?;
-        let mut load = Load::start(&binary, 1, &["--count", &sockets.to_string(), "--hold-ms", "3600000"])?;
+        let mut load = Load::start(binary, 1, &["--count", &sockets.to_string(), "--hold-ms", "3600000"])?;
         load.go()?;
         load.result()?;
         // What was read of the ring by then is not the scrapes' doing.

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::figures::{median, range};
 use super::growth_svg;
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench growth`.
 #[derive(clap::Args)]
@@ -41,8 +40,7 @@ impl Axis {
 }
 
 /// Runs the benchmark and prints the tables.
-pub fn run(args: &Args) -> Result<()> {
-    let binary = build_tcptrace(true)?;
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     let mut axes = [
         Axis::new("TIME_WAITs open", "--open", &[1_000, 10_000, 100_000, 1_000_000]),
         Axis::new("processes", "--processes", &[10, 100, 1_000, 10_000]),
@@ -51,7 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
     for round in 1..=args.rounds {
         for axis in &mut axes {
             for (size, slices) in &mut axis.points {
-                slices.extend(measure(&binary, axis.option, *size, args.slices)?);
+                slices.extend(measure(binary, axis.option, *size, args.slices)?);
             }
         }
         eprintln!("round {round} of {}", args.rounds);

@@ -1,6 +1,7 @@
 //! What tracing takes of a host on which nothing happens: time, wake-ups, memory.
 
 use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 use super::contender::{Contender, Running};
 use super::figures::{median, range};
 use super::process::{Counts, counted};
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench idle`.
 #[derive(clap::Args)]
@@ -26,14 +26,13 @@ pub struct Args {
 }
 
 /// Runs the benchmark and prints the table. All run side by side: each only waits, and the host is the same to all.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing needs root");
-    let binary = build_tcptrace(true)?;
     let listen = super::scrape::free_address()?;
     let defaults =
         ["report --json".to_owned(), format!("serve --listen {listen}"), "watch --json".to_owned()];
     let lines = if args.tcptrace.is_empty() { &defaults[..] } else { &args.tcptrace };
-    let contenders: Vec<_> = lines.iter().map(|line| Contender::tcptrace(&binary, line)).collect();
+    let contenders: Vec<_> = lines.iter().map(|line| Contender::tcptrace(binary, line)).collect();
     let running = contenders.iter().map(Contender::start).collect::<Result<Vec<_>>>()?;
     // The first look at all sockets and their owners is over by then.
     sleep(Duration::from_secs(3));

@@ -1,6 +1,6 @@
 //! Looking without tracing: `states` and `leaks` beside the tools that people use instead.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::figures::{median, range, shown};
 use super::load;
 use super::program::Program;
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench inventory`.
 #[derive(clap::Args)]
@@ -25,9 +24,6 @@ pub struct Args {
     /// Instead: so many processes with 50 descriptors each, 5,000 of them sockets in CLOSE_WAIT
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=20_000))]
     processes: Option<u32>,
-    /// A tcptrace that is there already, instead of building this one
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
 }
 
 /// In CLOSE_WAIT, and descriptors of each process.
@@ -100,20 +96,16 @@ impl Tool {
 }
 
 /// Runs the benchmark and prints the table.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "network namespaces, and who holds which socket, need root"
     );
-    let binary = match &args.binary {
-        Some(path) => path.clone(),
-        None => build_tcptrace(true)?,
-    };
     let mut program = Program::start()?;
     let pid = program.pid().to_string();
     let mut tools = match args.processes {
-        None => many_sockets(args, &binary, &mut program, &pid)?,
-        Some(processes) => many_processes(processes, &binary, &mut program, &pid)?,
+        None => many_sockets(args, binary, &mut program, &pid)?,
+        Some(processes) => many_processes(processes, binary, &mut program, &pid)?,
     };
     for _ in 0..args.rounds {
         tools.iter_mut().try_for_each(Tool::run)?;

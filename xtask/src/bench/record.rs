@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::contender::Contender;
 use super::program::Program;
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench record`.
 #[derive(clap::Args)]
@@ -26,18 +25,11 @@ pub struct Args {
     /// Further arguments of `tcptrace record`
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     record: String,
-    /// A tcptrace that is there already, instead of building this one
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
 }
 
 /// Runs the benchmark and prints the table.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing needs root");
-    let binary = match &args.binary {
-        Some(path) => path.clone(),
-        None => build_tcptrace(true)?,
-    };
     let temporary = match &args.dir {
         Some(dir) => tempfile::tempdir_in(dir),
         None => tempfile::tempdir(),
@@ -48,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
         "", "offered/s", "recorded/s", "lost", "bytes/event", "CPU µs/event"
     );
     for name in ["jsonl", "jsonl.zst"] {
-        record(args, &binary, &temporary.path().join(format!("recording.{name}")), name)?;
+        record(args, binary, &temporary.path().join(format!("recording.{name}")), name)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! million connections and gives back after them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,6 @@ use super::contender::{Contender, Running};
 use super::figures::{median, megabytes, percentile, shown};
 use super::load::{self, Load};
 use super::scraper::{self, Storm};
-use crate::cargo::build_tcptrace;
 
 /// TIME_WAIT and the timer wheel's lateness at any HZ, and time to see it.
 const TIME_WAIT_IS_OVER: Duration = Duration::from_secs(80);
@@ -48,12 +48,11 @@ struct Memory {
 }
 
 /// Runs the benchmark and prints what it found.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
-    let binary = build_tcptrace(true)?;
     let threads = args.threads.unwrap_or(load::cores()?);
     let addr = free_address()?;
-    let exporter = Contender::tcptrace(&binary, &format!("serve --listen {addr} {}", args.serve)).start()?;
+    let exporter = Contender::tcptrace(binary, &format!("serve --listen {addr} {}", args.serve)).start()?;
     let look = |when| -> Result<Memory> {
         let time_wait = scraper::value(addr, "tcptrace_sockets{state=\"TIME_WAIT\"}")?;
         Ok(Memory { when, rss: exporter.rss(), time_wait })
@@ -61,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut memory = vec![look("before")?];
 
     let count = args.connections.div_ceil(u64::from(threads)).to_string();
-    let mut load = Load::start(&binary, threads, &["--count", &count, "--hold-ms", AN_HOUR_MS])?;
+    let mut load = Load::start(binary, threads, &["--count", &count, "--hold-ms", AN_HOUR_MS])?;
     let cpu_before_s = exporter.cpu_s();
     load.go()?;
     let storm = scraper::storm(addr, args.scrapes, args.rate);

@@ -13,7 +13,6 @@ use super::contender::{Contender, peak_rss, rss};
 use super::figures::{median, megabytes};
 use super::load::{self, Load};
 use super::pty::OnTerminal;
-use crate::cargo::build_tcptrace;
 
 /// Sizes of the terminal that are measured, columns and rows.
 const SIZES: [(u16, u16); 2] = [(80, 24), (200, 60)];
@@ -71,15 +70,14 @@ impl Sample {
 }
 
 /// Runs the benchmark and prints the table.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
-    let binary = args.binary.clone().map_or_else(|| build_tcptrace(true), Ok)?;
     if let Some(connections) = args.memory {
-        return memory(&binary, connections);
+        return memory(binary, connections);
     }
     let defaults = [1_000, 20_000];
     let rates = if args.rate.is_empty() { &defaults[..] } else { &args.rate };
-    rates.iter().try_for_each(|&rate| at_rate(args, &binary, rate))
+    rates.iter().try_for_each(|&rate| at_rate(args, binary, rate))
 }
 
 fn at_rate(args: &Args, binary: &Path, rate: u32) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -14,7 +15,6 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use super::figures::{median, percentile, range};
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench start`.
 #[derive(clap::Args)]
@@ -28,9 +28,8 @@ pub struct Args {
 }
 
 /// Runs the benchmark and prints what it found.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing needs root");
-    let binary = build_tcptrace(true)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let addr = listener.local_addr()?;
     let port = addr.port().to_string();
@@ -48,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
         });
         let outcome = (0..args.rounds).try_for_each(|_| {
-            let mut command = Command::new(&binary);
+            let mut command = Command::new(binary);
             command.args(["watch", "--json", "--port", &port]).args(args.watch.split_whitespace());
             let (event_ms, line_ms) = start(&mut command)?;
             to_event_ms.push(event_ms);

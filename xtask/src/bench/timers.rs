@@ -1,5 +1,6 @@
 //! What a host pays for timers that are not ours: CPU time of setting and removing one, untraced and traced in turn.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use super::contender::Contender;
 use super::figures::{median, range};
 use super::foreign::Foreign;
 use super::process::counted;
-use crate::cargo::build_tcptrace;
 
 /// Options of `bench timers`.
 #[derive(clap::Args)]
@@ -29,10 +29,9 @@ pub struct Args {
 }
 
 /// Runs the benchmark and prints what it found.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing needs root");
-    let binary = build_tcptrace(true)?;
-    let contender = Contender::tcptrace(&binary, &args.tcptrace);
+    let contender = Contender::tcptrace(binary, &args.tcptrace);
     let timer = Foreign::new()?;
     let (mut untraced, mut traced, mut added, mut collector) = (vec![], vec![], vec![], vec![]);
     for round in 0..args.rounds {

@@ -95,7 +95,14 @@ fn origin_of_parts(meta: &Meta, options: &Options) -> String {
 
 pub(in crate::views) fn seen(snapshot: &Snapshot) -> String {
     let meta = &snapshot.meta;
-    format!("{}, {}", human::counted(meta.events, "event"), human::counted(meta.connections, "connection"))
+    let (events, connections) =
+        (human::counted(meta.events, "event"), human::counted(meta.connections, "connection"));
+    // Some filters decide only when an owner is known: what they leave out has been counted by then.
+    if meta.filters.is_empty() {
+        format!("{events}, {connections}")
+    } else {
+        format!("{events}, {connections} looked at")
+    }
 }
 
 /// What was not seen, what that means and what to do about it.

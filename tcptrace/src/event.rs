@@ -9,7 +9,7 @@ use crate::net::{Flow, State};
 /// A moment on CLOCK_MONOTONIC, in nanoseconds since boot. The only time the pure parts know.
 pub type MonoNs = u64;
 
-/// A task name (TASK_COMM_LEN): other people's bytes, shown only through [`Comm::display`].
+/// A task name (TASK_COMM_LEN): other people's bytes, shown only escaped, as its `Display` does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Comm(pub [u8; 16]);
 

@@ -8,7 +8,7 @@ use super::btf::{self, Btf, TRACEPOINT_PREFIX};
 pub(super) const NAMES: [&str; 4] =
     ["timer_start", "timer_cancel", "timer_expire_entry", "inet_sock_set_state"];
 
-/// Their ids, in the order of [`NAMES`]; 0, which is void's, where the kernel does not tell.
+/// Their ids, in the order of `NAMES`; 0, which is void's, where the kernel does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tracepoints([u32; NAMES.len()]);
 

@@ -1,7 +1,7 @@
 //! The first process of the virtual machines that `cargo xtask vm-test` boots: makes a small system around the live
 //! tests, runs them, says how it went on the console, and switches the machine off.
 //!
-//! What it says to xtask are lines that begin with [`SAYS`] and go on with one JSON object; everything else on the
+//! What it says to xtask are lines that begin with `SAYS` and go on with one JSON object; everything else on the
 //! console is for people.
 
 use std::ffi::CStr;

@@ -1,4 +1,4 @@
-//! The line that a [`snapshot::StateReport`](crate::snapshot::StateReport) becomes.
+//! The line that a [`StateReport`](crate::snapshot::StateReport) becomes.
 
 use std::collections::BTreeMap;
 

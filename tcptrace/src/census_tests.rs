@@ -1,36 +1,18 @@
-use std::net::IpAddr;
-
 use super::*;
 use crate::event::Comm;
 use crate::filter::{CommPattern, Container};
 use crate::inventory::cgroup::ProcessCgroup;
 use crate::inventory::holders::{Holder, Holders};
 use crate::inventory::process::Fds;
-use crate::net::{Addr, Flow};
+use crate::net::Flow;
 
 /// The container that [`process`] number 3 and cgroup 33 are in.
 pub(crate) const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 pub(crate) fn socket(state: State, port: u16, inode: Option<u64>) -> DiagSocket {
-    let local = Addr::from("10.0.0.1".parse::<IpAddr>().unwrap());
-    let (remote, remote_port) = if state == State::Listen { ("0.0.0.0", 0) } else { ("10.0.0.2", 40_000) };
-    let remote = Addr::from(remote.parse::<IpAddr>().unwrap());
-    DiagSocket {
-        at: 1,
-        flow: Flow { local, remote, netns: 7, local_port: port, remote_port },
-        state,
-        is_mini: state == State::TimeWait,
-        protocol: Protocol::Tcp,
-        expires_ms: 0,
-        timer: 0,
-        inode,
-        uid: None,
-        recv_queue: 0,
-        send_queue: 0,
-        cookie: None,
-        cgroup_id: None,
-        last_ack_recv_ms: None,
-    }
+    let remote = if state == State::Listen { "0.0.0.0:0" } else { "10.0.0.2:40000" };
+    let flow = Flow::between(([10, 0, 0, 1], port).into(), remote.parse().unwrap(), 7);
+    DiagSocket { at: 1, inode, ..DiagSocket::bare(flow, state) }
 }
 
 pub(crate) fn process(pid: u32, comm: &[u8], cgroup: &str) -> Process {

@@ -212,6 +212,18 @@ impl Hash for Flow {
 }
 
 impl Flow {
+    /// From one end to the other, in this network namespace.
+    #[must_use]
+    pub fn between(local: SocketAddr, remote: SocketAddr, netns: u32) -> Self {
+        Self {
+            local: local.ip().into(),
+            remote: remote.ip().into(),
+            netns,
+            local_port: local.port(),
+            remote_port: remote.port(),
+        }
+    }
+
     /// Local address and port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {

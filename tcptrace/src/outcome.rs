@@ -108,6 +108,28 @@ pub struct Transition {
     pub owner: Option<Owner>,
 }
 
+impl Transition {
+    /// A transition of which nothing is known but what is seen at once.
+    #[must_use]
+    pub fn new(at: MonoNs, conn: ConnId, flow: Flow, from: State, to: State) -> Self {
+        Self {
+            at,
+            conn,
+            flow,
+            from,
+            to,
+            phase: None,
+            to_phase: None,
+            dwell: None,
+            as_full_socket_ns: None,
+            end: None,
+            rearmed: 0,
+            timeout_jiffies: None,
+            owner: None,
+        }
+    }
+}
+
 /// Everything the tracker can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

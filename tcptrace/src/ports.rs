@@ -136,38 +136,14 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, SocketAddr};
+    use std::net::IpAddr;
 
     use super::*;
-    use crate::event::Protocol;
-    use crate::net::{Addr, Flow};
+    use crate::net::Flow;
 
     fn socket(local: &str, remote: &str, state: State, expires_ms: u32) -> DiagSocket {
-        let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let (local, remote) = (parse(local), parse(remote));
-        let flow = Flow {
-            local: Addr::from(local.ip()),
-            remote: Addr::from(remote.ip()),
-            netns: 7,
-            local_port: local.port(),
-            remote_port: remote.port(),
-        };
-        DiagSocket {
-            at: 0,
-            flow,
-            state,
-            is_mini: state == State::TimeWait,
-            protocol: Protocol::Tcp,
-            expires_ms,
-            timer: 0,
-            inode: None,
-            uid: None,
-            recv_queue: 0,
-            send_queue: 0,
-            cookie: None,
-            cgroup_id: None,
-            last_ack_recv_ms: None,
-        }
+        let addr = |text: &str| text.parse().expect("an address");
+        DiagSocket { expires_ms, ..DiagSocket::bare(Flow::between(addr(local), addr(remote), 7), state) }
     }
 
     fn rules(tcp_tw_reuse: u32) -> Rules {

@@ -14,6 +14,7 @@ pub mod helper;
 pub mod leaker;
 pub mod nginx;
 pub mod prometheus;
+pub mod pty;
 pub mod sockets;
 pub mod spawn;
 pub mod terminal;

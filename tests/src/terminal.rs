@@ -7,19 +7,17 @@ use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{Termios, tcgetattr, tcsetwinsize};
 
 use crate::clock::{sleep_ms, wait_until};
-use crate::spawn;
+use crate::{pty, spawn};
 
 /// How long a screen is waited for on a machine where everything else runs, too.
 pub const LIMIT: Duration = Duration::from_secs(40);
@@ -52,28 +50,15 @@ impl Terminal {
         vars: &[(&str, &str)],
         (columns, rows): (u16, u16),
     ) -> Result<Self> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let name = ptsname(&master, Vec::new())?;
-        let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
-        let master = File::from(master);
-        tcsetwinsize(&master, size(columns, rows))?;
+        let (master, slave) = pty::open(columns, rows)?;
         let before = tcgetattr(&slave)?;
-        // setsid makes it the controlling terminal: signals of keys and of job control come from there.
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program).args(args);
+        let mut command = pty::command(&slave, program, args)?;
         for name in
             ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "LC_ALL", "LC_CTYPE", "COLUMNS", "LINES"]
         {
             command.env_remove(name);
         }
-        command
-            .env("TERM", "xterm-256color")
-            .env("LANG", "C.UTF-8")
-            .env("TZ", "UTC")
-            .envs(vars.iter().copied());
-        command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave.try_clone()?);
+        command.env("TZ", "UTC").envs(vars.iter().copied());
         let child = spawn::start(&mut command).context("cannot start setsid (util-linux)")?;
         let parser = vt100::Parser::new(cells(rows), cells(columns), 0);
         let written = Arc::new(Mutex::new(Written { parser, bytes: Vec::new() }));
@@ -122,7 +107,7 @@ impl Terminal {
     /// When the terminal is gone.
     pub fn resize(&mut self, columns: u16, rows: u16) -> Result<()> {
         self.written().parser.screen_mut().set_size(cells(rows), cells(columns));
-        Ok(tcsetwinsize(&self.master, size(columns, rows))?)
+        Ok(tcsetwinsize(&self.master, pty::size(columns, rows))?)
     }
 
     /// The text on it.
@@ -227,10 +212,6 @@ fn settings(termios: &Termios) -> String {
 /// A window has one cell at least.
 fn cells(number: u16) -> NonZeroU16 {
     NonZeroU16::new(number).unwrap_or(NonZeroU16::MIN)
-}
-
-fn size(columns: u16, rows: u16) -> Winsize {
-    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 impl Drop for Terminal {

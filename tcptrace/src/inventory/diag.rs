@@ -57,6 +57,29 @@ pub struct DiagSocket {
     pub last_ack_recv_ms: Option<u32>,
 }
 
+#[cfg(test)]
+impl DiagSocket {
+    /// A TCP socket of which nothing else is known; a mini in TIME_WAIT.
+    pub(crate) fn bare(flow: Flow, state: State) -> Self {
+        Self {
+            at: 0,
+            flow,
+            state,
+            is_mini: state == State::TimeWait,
+            protocol: Protocol::Tcp,
+            expires_ms: 0,
+            timer: 0,
+            inode: None,
+            uid: None,
+            recv_queue: 0,
+            send_queue: 0,
+            cookie: None,
+            cgroup_id: None,
+            last_ack_recv_ms: None,
+        }
+    }
+}
+
 /// The dump of one or more network namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dump {

@@ -225,29 +225,19 @@ fn read_culprits(evidence: &mut Evidence, filter: &Filter) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
-    use crate::net::Addr;
 
     fn socket(state: State, local_port: u16, remote_port: u16, inode: u64) -> DiagSocket {
-        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().expect("address"));
-        let remote = if state == State::Listen { addr("0.0.0.0") } else { addr("127.0.0.1") };
+        let remote = if state == State::Listen { [0, 0, 0, 0] } else { [127, 0, 0, 1] };
+        let flow = Flow::between(([127, 0, 0, 1], local_port).into(), (remote, remote_port).into(), 1);
         DiagSocket {
             at: 900 * MS_NS,
-            flow: Flow { local: addr("127.0.0.1"), remote, netns: 1, local_port, remote_port },
-            state,
-            is_mini: false,
-            protocol: Protocol::Tcp,
-            expires_ms: 0,
-            timer: 0,
             inode: Some(inode).filter(|&inode| inode != 0),
             uid: Some(0),
             recv_queue: 1,
             send_queue: 128,
-            cookie: None,
-            cgroup_id: None,
             last_ack_recv_ms: Some(100),
+            ..DiagSocket::bare(flow, state)
         }
     }
 

@@ -297,19 +297,5 @@ impl Tracker {
 
 /// A transition with nothing known but what is seen at once.
 fn transition(at: MonoNs, conn: ConnId, flow: Flow, from: State, to: State) -> Transition {
-    Transition {
-        at,
-        conn,
-        flow,
-        from,
-        to,
-        phase: None,
-        to_phase: None,
-        dwell: None,
-        as_full_socket_ns: None,
-        end: None,
-        rearmed: 0,
-        timeout_jiffies: None,
-        owner: None,
-    }
+    Transition::new(at, conn, flow, from, to)
 }

@@ -155,21 +155,7 @@ mod tests {
     fn step(conn: ConnId, at: MonoNs, from: State, to: State) -> Transition {
         let flow =
             Flow { local: Addr([0; 16]), remote: Addr([0; 16]), netns: 1, local_port: 1, remote_port: 2 };
-        Transition {
-            at,
-            conn,
-            flow,
-            from,
-            to,
-            phase: None,
-            to_phase: None,
-            dwell: None,
-            as_full_socket_ns: None,
-            end: None,
-            rearmed: 0,
-            timeout_jiffies: None,
-            owner: None,
-        }
+        Transition::new(at, conn, flow, from, to)
     }
 
     #[test]

@@ -273,20 +273,10 @@ mod tests {
             Some(Owner { pid: 812, comm: Comm::from_bytes(comm), evidence: Evidence::Close, cgroup_id: 0 })
         };
         let contained = owner(b"java").map(|owner| Owner { cgroup_id: 33, ..owner });
+        let flow_of_first = flow("10.0.0.1", 44_312, "10.0.0.5", 3306);
         let first = Transition {
-            at: 5_000_000_042,
-            conn: 17,
-            flow: flow("10.0.0.1", 44_312, "10.0.0.5", 3306),
-            from: State::Close,
-            to: State::SynSent,
-            phase: None,
-            to_phase: None,
-            dwell: None,
-            as_full_socket_ns: None,
-            end: None,
-            rearmed: 0,
-            timeout_jiffies: None,
             owner: owner(b"nginx"),
+            ..Transition::new(5_000_000_042, 17, flow_of_first, State::Close, State::SynSent)
         };
         let dwell = |ns| Some(Dwell { ns, is_lower_bound: false });
         [

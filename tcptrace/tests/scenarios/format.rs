@@ -362,14 +362,7 @@ fn flow(text: &str) -> Result<Flow, String> {
     let (local, remote) = text.split_once(" > ").ok_or_else(|| format!("{text:?} is not LOCAL > REMOTE"))?;
     let socket =
         |text: &str| text.parse::<SocketAddr>().map_err(|error| format!("{text:?} of a flow: {error}"));
-    let (local, remote) = (socket(local)?, socket(remote)?);
-    Ok(Flow {
-        local: local.ip().into(),
-        remote: remote.ip().into(),
-        netns,
-        local_port: local.port(),
-        remote_port: remote.port(),
-    })
+    Ok(Flow::between(socket(local)?, socket(remote)?, netns))
 }
 
 fn context(text: &str) -> Result<Context, String> {

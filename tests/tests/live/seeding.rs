@@ -1,15 +1,15 @@
 //! Sockets older than the tool: known from a dump, with lower bounds, never with 0.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::Trial;
 use tcptrace::sandbox::Sandbox;
-use tests::clock::{between, now_ns, sleep_ms, timed};
+use tests::clock::{Moment, between, now_ns, sleep_ms, timed};
 use tests::expect::within;
 use tests::sockets::{Flavour, Meeting, read_eof};
-use tests::traced::Traced;
+use tests::traced::{Run, Traced};
 use tests::trial::live;
 
 pub fn trials() -> Vec<Trial> {
@@ -35,17 +35,23 @@ fn until_dumped(once: impl Fn(u64) -> Result<bool>) -> Result<()> {
     bail!("the dump was not in time, again and again")
 }
 
+/// Closes a socket that is older than the tool by more than a second: when the tool was started, when the socket was
+/// closed, and what was said.
+fn traced_to_the_end(sandbox: &Sandbox, pause_ms: u64, socket: TcpStream) -> Result<(u64, Moment, Run)> {
+    sleep_ms(1500);
+    let tool = now_ns();
+    let tracer = Traced::watch(sandbox, &[])?;
+    sleep_ms(pause_ms);
+    let (ended, ()) = timed(|| drop(socket));
+    Ok((tool, ended, tracer.finish()?))
+}
+
 fn close_wait(sandbox: &Sandbox) -> Result<()> {
     until_dumped(|pause_ms| {
         let mut pair = Meeting::new(Flavour::V4)?.pair()?;
         let (began, ()) = timed(|| drop(pair.client));
         read_eof(&mut pair.server)?;
-        sleep_ms(1500);
-        let tool = now_ns();
-        let tracer = Traced::watch(sandbox, &[])?;
-        sleep_ms(pause_ms);
-        let (ended, ()) = timed(|| drop(pair.server));
-        let run = tracer.finish()?;
+        let (tool, ended, run) = traced_to_the_end(sandbox, pause_ms, pair.server)?;
         let line = run.one(pair.server_addr, pair.client_addr, "CLOSE_WAIT", "LAST_ACK")?;
         let Some(dwell_ns) = line.dwell_ns else { return Ok(false) };
         ensure!(line.dwell_is_lower_bound, "{line:?}");
@@ -62,12 +68,7 @@ fn half_closed(sandbox: &Sandbox) -> Result<()> {
         let (began, outcome) = timed(|| pair.client.shutdown(Shutdown::Write));
         outcome?;
         read_eof(&mut pair.server)?;
-        sleep_ms(1500);
-        let tool = now_ns();
-        let tracer = Traced::watch(sandbox, &[])?;
-        sleep_ms(pause_ms);
-        let (ended, ()) = timed(|| drop(pair.server));
-        let run = tracer.finish()?;
+        let (tool, ended, run) = traced_to_the_end(sandbox, pause_ms, pair.server)?;
         let line = run.one(pair.client_addr, pair.server_addr, "FIN_WAIT2", "TIME_WAIT")?;
         let Some(dwell_ns) = line.dwell_ns else { return Ok(false) };
         ensure!(line.dwell_is_lower_bound && line.phase.as_deref() == Some("half_closed"), "{line:?}");

@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+
+#[path = "../../../tests/src/pty.rs"]
+mod pair;
 
 /// What each frame begins with, for terminals that can show one at once.
 const FRAME: &[u8] = b"\x1b[?2026h";
@@ -61,18 +61,8 @@ pub struct OnTerminal {
 impl OnTerminal {
     /// Starts it in a terminal of so many columns and rows.
     pub fn start(program: &Path, args: &[&str], (columns, rows): (u16, u16)) -> Result<Self> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let name = ptsname(&master, Vec::new())?;
-        let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
-        let master = File::from(master);
-        tcsetwinsize(&master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
-        // It becomes the leader of its session, with this as its controlling terminal.
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program).args(args);
-        command.env("TERM", "xterm-256color").env("LANG", "C.UTF-8");
-        command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+        let (master, slave) = pair::open(columns, rows)?;
+        let mut command = pair::command(&slave, program, args)?;
         let child = command.spawn().context("cannot start setsid (util-linux)")?;
         let written = Arc::new(Written::default());
         let (from, to) = (master.try_clone()?, Arc::clone(&written));

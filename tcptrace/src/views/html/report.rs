@@ -7,7 +7,7 @@ use super::markup::Markup;
 use super::{Side, bars, class_of, environment, figure, page, paragraphs, table};
 use crate::net::State;
 use crate::snapshot::{Ends, Snapshot, StateReport};
-use crate::views::report::{ORDER, Options, overview, words};
+use crate::views::report::{NOTHING, Options, overview, with_dwells, words};
 use crate::views::{human, transitions};
 
 /// Rows of a table of processes or keys at most.
@@ -29,13 +29,9 @@ pub fn write(snapshot: &Snapshot, zone: &TimeZone) -> String {
             environment::loss("", snapshot, out);
             paragraphs(&overview::alarms(snapshot), "alarm", out);
         });
-        let reports: Vec<_> = ORDER
-            .iter()
-            .filter_map(|&(state, phase)| snapshot.of(state, phase))
-            .filter(|report| report.has_dwells())
-            .collect();
+        let reports = with_dwells(snapshot);
         if reports.is_empty() {
-            out.leaf("p", &[], "Nothing to report: no connection was seen in a state that was asked for.");
+            out.leaf("p", &[], NOTHING);
         } else {
             all_states(&reports, out);
         }

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use crate::net::State;
 use crate::outcome::Phase;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, StateReport};
 
 use super::page::Page;
 use super::paint::Paint;
@@ -40,8 +40,17 @@ impl Default for Options {
     }
 }
 
+/// Said where there is nothing to show.
+pub(super) const NOTHING: &str = "Nothing to report: no connection was seen in a state that was asked for.";
+
+/// What is known of states whose length is, in the order of the report.
+pub(super) fn with_dwells(snapshot: &Snapshot) -> Vec<&StateReport> {
+    let known = ORDER.iter().filter_map(|&(state, phase)| snapshot.of(state, phase));
+    known.filter(|report| report.has_dwells()).collect()
+}
+
 /// The states in the order of the report.
-pub(super) const ORDER: [(State, Option<Phase>); 13] = [
+const ORDER: [(State, Option<Phase>); 13] = [
     (State::CloseWait, None),
     (State::TimeWait, None),
     (State::FinWait2, Some(Phase::Orphaned)),

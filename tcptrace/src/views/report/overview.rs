@@ -7,7 +7,7 @@ use crate::views::human;
 use crate::views::paint::Paint;
 use crate::views::transitions;
 
-use super::{ORDER, Options, words};
+use super::{NOTHING, Options, with_dwells, words};
 use crate::views::page::Page;
 
 /// From here on a CLOSE_WAIT is called held rather than about to be closed: the default of `leaks --min-age`.
@@ -213,13 +213,9 @@ pub(in crate::views) fn alarms(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn table(snapshot: &Snapshot, page: &mut Page) {
-    let reports: Vec<_> = ORDER
-        .iter()
-        .filter_map(|&(state, phase)| snapshot.of(state, phase))
-        .filter(|report| report.has_dwells())
-        .collect();
+    let reports = with_dwells(snapshot);
     if reports.is_empty() {
-        page.paragraph("Nothing to report: no connection was seen in a state that was asked for.");
+        page.paragraph(NOTHING);
         return;
     }
     let is_wide = page.width() >= WIDE;

@@ -18,7 +18,7 @@ use crate::filter::tells_every_end;
 use crate::inventory::diag::{Dump, StateSet};
 use crate::inventory::worker::{Answer, Worker};
 use crate::inventory::{self, clock, namespaces, owners};
-use crate::kernel::confine::confine;
+use crate::kernel::confine::{Allow, confine};
 use crate::kernel::privileges::Host;
 use crate::kernel::{Tracer, TracerOptions};
 use crate::outcome::Outcome;
@@ -57,7 +57,9 @@ pub enum DumpOf {
 pub trait Handler {
     /// Here is the thread that may ask the system while tracing: the calling one is about to lose what that
     /// takes.
-    fn inventory(&mut self, _worker: &Worker) {}
+    fn inventory(&mut self, _worker: &Worker) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Tracing has begun: programs are attached.
     fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {
@@ -108,6 +110,8 @@ pub struct Options {
     pub wake: Arc<Notify>,
     /// SIGINT, SIGTERM and SIGHUP go to this process instead of ending the trace.
     pub forward_signals_to: Option<Pid>,
+    /// There are processes to be ended afterwards.
+    pub has_children: bool,
 }
 
 /// Why a trace ended.
@@ -137,11 +141,19 @@ pub async fn run(
     let mut signals = Signals::new()?;
     let mut tracer = Tracer::start(&options.tracer)?;
     // Each thread has capabilities of its own: this one keeps those that dumps take.
-    let worker = Worker::start()?;
-    handler.inventory(&worker);
+    let worker = Worker::inventory()?;
+    handler.inventory(&worker)?;
     // Before any other thread is started.
-    confine(&Host::look().needed_while_tracing()).context("cannot give up privileges")?;
+    let signals_others = options.has_children || options.forward_signals_to.is_some();
+    let allow = Allow { signals: signals_others, ..Allow::default() };
+    let confined =
+        confine(&Host::look().needed_while_tracing(), allow).context("cannot give up privileges")?;
     engine.begin(clock::monotonic_ns());
+    if !confined.filtered {
+        engine.note(
+            "system calls cannot be filtered here: what uid 0 may do without capabilities is kept".to_owned(),
+        );
+    }
     engine.expect_every_end(tells_every_end(&options.tracer.filter.transitions));
     tell_programs(engine, &tracer)?;
     handler.started(engine)?;

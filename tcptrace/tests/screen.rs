@@ -235,3 +235,19 @@ fn the_end_of_a_recording_is_told_and_what_came_before_stays() {
         assert!(person.tape.ending().is_none() && person.sees().contains("for 10 s"), "{}", person.sees());
     }
 }
+
+#[test]
+fn a_name_of_a_strangers_is_shown_and_drives_no_terminal() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let whole = zstd::decode_all(&*fs::read(RECORDING).expect("the recording")).expect("compressed");
+    let whole = String::from_utf8(whole).expect("text");
+    assert!(whole.contains(r#""demo-leaky""#));
+    let path = directory.path().join("hostile.jsonl");
+    fs::write(&path, whole.replace(r#""demo-leaky""#, r#""\u001b[2J\u0007\nevil""#)).expect("written");
+    let mut person = Person::new(path.to_str().expect("UTF-8"), SIZES[2]);
+    let seen = everything(&mut person, 75);
+    assert!(seen.contains(r"\x1b[2J\x07\x0aevil"), "{seen}");
+    assert!(!seen.contains(|c: char| c.is_control() && c != '\n'), "{seen:?}");
+    person.press("2\r");
+    assert!(person.sees().contains(r"\x1b[2J\x07\x0aevil"), "{}", person.sees());
+}

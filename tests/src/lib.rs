@@ -11,6 +11,8 @@ pub mod clock;
 pub mod expect;
 pub mod exporter;
 pub mod helper;
+#[cfg(target_arch = "x86_64")]
+pub mod inject;
 pub mod leaker;
 pub mod nginx;
 pub mod prometheus;

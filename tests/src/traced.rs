@@ -126,6 +126,8 @@ pub struct Run {
     pub transitions: Vec<Transition>,
     /// The last line.
     pub summary: Summary,
+    /// The same with everything that it says.
+    pub last: Value,
     /// Standard error.
     pub stderr: String,
 }
@@ -474,7 +476,7 @@ impl Traced {
         }
         let last = lines.pop().with_context(|| format!("no output; {stderr}"))?;
         ensure!(last["type"] == "summary", "the last line is no summary: {last}");
-        let summary: Summary = serde_json::from_value(last)?;
+        let summary: Summary = serde_json::from_value(last.clone())?;
         let mut transitions = Vec::new();
         for line in lines.iter().filter(|line| line["type"] == "transition") {
             let transition: Transition = serde_json::from_value(line.clone()).context(line.to_string())?;
@@ -482,7 +484,7 @@ impl Traced {
                 transitions.push(transition);
             }
         }
-        Ok(Run { lines, transitions, summary, stderr })
+        Ok(Run { lines, transitions, summary, last, stderr })
     }
 }
 

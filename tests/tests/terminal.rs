@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use jiff::tz::TimeZone;
 use rustix::process::Signal;
+use tcptrace::tui::files;
 use tcptrace::tui::look::Look;
 use tcptrace::tui::screen::Handle;
 use tcptrace::tui::theme::{Palette, Theme};
@@ -111,7 +112,9 @@ fn a_panic_gives_the_terminal_back_before_it_says_why() -> Result<()> {
 #[ignore = "panics in a terminal that another test makes for it"]
 fn another_thread_panics_under_the_screen() {
     let theme = Theme { palette: Palette::Plain, ascii: true };
-    let mut screen = Handle::start(Look { theme, zone: TimeZone::UTC }, Arc::default()).expect("a terminal");
+    let maker = files::maker().expect("a thread");
+    let look = Look { theme, zone: TimeZone::UTC };
+    let mut screen = Handle::start(look, Arc::default(), maker).expect("a terminal");
     let _ = std::thread::spawn(|| panic!("the reason of the panic")).join();
     let ended = || {
         screen.show(View::default());

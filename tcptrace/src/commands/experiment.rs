@@ -248,7 +248,9 @@ fn measure(
     let tracing = Tracing { fail_on_loss: args.fail_on_loss, ..Tracing::default() };
     let output = Output::from_args(&args.output, &Environment::detect());
     let mut engine = trace::engine(filter, None);
-    let options = trace::options(filter, filter.states, Detail::Dwells, &tracing);
+    let mut options = trace::options(filter, filter.states, Detail::Dwells, &tracing);
+    // Its traffic.
+    options.has_children = place.sandbox.is_some();
     let mut course = Course::new(plan, place)?;
     let ended = block_on(live::run(&options, &mut engine, &mut course));
     // First of all, whatever came of the trace.

@@ -8,25 +8,20 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Sender, SyncSender};
-use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
 use caps::{Capability, CapsHashSet};
 
 use super::Advice as _;
-use crate::kernel::confine::confine;
+use crate::inventory::worker::Worker;
 use crate::settings::UsageError;
 use crate::text;
-
-/// Files with their contents, and where to say how writing them went.
-type Job = (Vec<(PathBuf, Vec<u8>)>, SyncSender<anyhow::Result<()>>);
 
 /// A place to which files will be written.
 #[derive(Debug)]
 pub struct Promise {
     path: PathBuf,
-    jobs: Sender<Job>,
+    files: Worker,
 }
 
 impl Promise {
@@ -63,27 +58,8 @@ impl Promise {
     }
 
     fn start(path: PathBuf) -> anyhow::Result<Self> {
-        let (jobs, todo) = mpsc::channel::<Job>();
-        let (ready, started) = mpsc::sync_channel(1);
-        let work = move || {
-            let keep = CapsHashSet::from([Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER]);
-            let confined = confine(&keep);
-            let is_ready = confined.is_ok();
-            // Whoever asks waits for exactly these answers.
-            let _ = ready.send(confined);
-            if is_ready {
-                for (files, answer) in todo {
-                    let _ = answer.send(files.iter().try_for_each(|(path, bytes)| replace(path, bytes)));
-                }
-            }
-        };
-        thread::Builder::new()
-            .name("files".to_owned())
-            .spawn(work)
-            .context("cannot start the thread that writes files")?;
-        let confined = started.recv().context("the thread that writes files has ended")?;
-        confined.context("the thread that writes files cannot give up privileges")?;
-        Ok(Self { path, jobs })
+        let keep = CapsHashSet::from([Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER]);
+        Ok(Self { path, files: Worker::files(keep)? })
     }
 
     /// Writes the one file.
@@ -103,9 +79,7 @@ impl Promise {
     }
 
     fn hand_over(&self, files: Vec<(PathBuf, Vec<u8>)>) -> anyhow::Result<()> {
-        let (answer, written) = mpsc::sync_channel(1);
-        self.jobs.send((files, answer)).ok().context("the thread that writes files has ended")?;
-        written.recv().context("the thread that writes files has ended")?
+        self.files.ask(move || files.iter().try_for_each(|(path, bytes)| replace(path, bytes))).wait()?
     }
 }
 

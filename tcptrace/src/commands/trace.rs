@@ -75,6 +75,7 @@ pub fn options(filter: &Filter, wanted: StateSet, detail: Detail, tracing: &Trac
         tick: live::PROMPT_TICK,
         wake: Arc::default(),
         forward_signals_to: None,
+        has_children: false,
     }
 }
 

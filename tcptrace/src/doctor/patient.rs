@@ -12,6 +12,7 @@ use crate::inventory::namespaces::{self, Namespace, NamespaceError};
 use crate::inventory::owners::Ownership;
 use crate::inventory::slab::{self, Cache, SlabError};
 use crate::inventory::sysctl::{self, Reading, Sysctls};
+use crate::kernel::confine::can_filter;
 use crate::kernel::hz::hz;
 use crate::kernel::privileges::Host;
 use crate::kernel::probe::{Probe, probe};
@@ -31,6 +32,8 @@ pub struct Patient {
     pub hz: Option<u32>,
     /// What the kernel takes of our programs.
     pub probe: Probe,
+    /// A tracer's system calls can be filtered.
+    pub can_filter: bool,
     /// The namespace (inode number).
     pub netns: u32,
     /// Its sysctls.
@@ -108,6 +111,7 @@ impl Patient {
             counters: inside.counters,
             sockets: sockets.map_err(|error| error.to_string()),
             minis: slab::caches(&MINI_CACHES),
+            can_filter: can_filter(),
             conntrack: inside.conntrack,
             open_files: open_files(),
             left: left(),

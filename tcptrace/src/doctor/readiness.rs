@@ -16,6 +16,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
         vec![kernel(patient), machine(patient), btf(patient), lockdown(patient), user_namespace(patient)];
     checks.push(symbols(patient));
     checks.extend(commands(patient));
+    checks.push(filter(patient));
     checks.extend(patient.probe.hooks.iter().map(hook));
     checks.push(typed(patient));
     checks.push(memory(patient));
@@ -184,6 +185,20 @@ fn lacking(effective: &CapsHashSet, needs: &[Capability]) -> (bool, Vec<String>)
     let mut unmet: Vec<_> = needs.iter().filter(|needed| !effective.contains(needed)).collect();
     unmet.sort_unstable_by_key(|capability| capability.index());
     (unmet.is_empty(), unmet.into_iter().map(ToString::to_string).collect())
+}
+
+/// Not a requirement: what is left to a running tracer without it stands in docs/privileges.md.
+fn filter(patient: &Patient) -> Check {
+    const NAME: &str = "system_call_filter";
+    if patient.can_filter {
+        let detail =
+            "A running tracer can open no file for writing, start no program and load none (seccomp).";
+        check(NAME, Verdict::Ok, detail).value("yes")
+    } else {
+        let detail = "This kernel, this architecture or a sandbox around this process takes no filter (seccomp): a running \
+                      tracer gives up its capabilities, but as uid 0 it could still write root's files.";
+        check(NAME, Verdict::Note, detail).value("no")
+    }
 }
 
 fn hook(hook: &Hook) -> Check {

@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use super::patient::{Hash, Left};
 use super::*;
-use crate::event::{Comm, Protocol};
+use crate::event::Comm;
 use crate::experiment::journal::{Changed, Journal};
 use crate::facts::FACTS;
 use crate::filter::Filter;
@@ -16,7 +15,7 @@ use crate::inventory::slab::{Cache, SlabError};
 use crate::inventory::sysctl::{Reading, Sysctls};
 use crate::kernel::privileges::{Host, Lockdown};
 use crate::kernel::probe::{Hook, Outcome, Probe};
-use crate::net::{Addr, Flow, State};
+use crate::net::{Flow, State};
 use crate::snapshot::Snapshot;
 
 const NETNS: u32 = 4_026_532_000;
@@ -52,6 +51,7 @@ fn healthy() -> Patient {
             layout: None,
             mini_bytes: Some(240),
         },
+        can_filter: true,
         netns: NETNS,
         sysctls: sysctls(&[]),
         hash: Hash { of_namespace: Some(262_144), of_host: Some(262_144) },
@@ -103,31 +103,9 @@ fn counters(overflows: u64, orphans: u64) -> Counters {
 }
 
 fn socket(local: &str, remote: &str, state: State, inode: Option<u64>) -> DiagSocket {
-    let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
-    let (local, remote) = (parse(local), parse(remote));
-    let flow = Flow {
-        local: Addr::from(local.ip()),
-        remote: Addr::from(remote.ip()),
-        netns: NETNS,
-        local_port: local.port(),
-        remote_port: remote.port(),
-    };
-    DiagSocket {
-        at: 0,
-        flow,
-        state,
-        is_mini: state == State::TimeWait,
-        protocol: Protocol::Tcp,
-        expires_ms: 30_000,
-        timer: 0,
-        inode,
-        uid: None,
-        recv_queue: 0,
-        send_queue: 0,
-        cookie: None,
-        cgroup_id: None,
-        last_ack_recv_ms: None,
-    }
+    let addr = |text: &str| text.parse().expect("an address");
+    let bare = DiagSocket::bare(Flow::between(addr(local), addr(remote), NETNS), state);
+    DiagSocket { expires_ms: 30_000, inode, ..bare }
 }
 
 fn named<'a>(checks: &'a [Check], name: &str) -> &'a Check {
@@ -174,6 +152,17 @@ fn without_privileges_it_says_what_is_missing_and_goes_on() {
     assert_eq!((memory.verdict, &memory.value), (Verdict::Note, &None));
     assert!(memory.detail.contains("240 B") && memory.detail.contains("denied"), "{}", memory.detail);
     assert_eq!(named(&checks, "local_ports").verdict, Verdict::Ok);
+}
+
+#[test]
+fn a_host_without_filters_of_system_calls_is_traced_and_told() {
+    let filter = |can_filter| {
+        let checks = examine(&Patient { can_filter, ..healthy() });
+        let check = named(&checks, "system_call_filter");
+        (check.verdict, check.value.clone(), worst(&checks))
+    };
+    assert_eq!(filter(true), (Verdict::Ok, Some("yes".to_owned()), worst(&examine(&healthy()))));
+    assert_eq!(filter(false), (Verdict::Note, Some("no".to_owned()), Verdict::Note));
 }
 
 #[test]

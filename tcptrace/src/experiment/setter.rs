@@ -1,7 +1,7 @@
 //! The thread that reads and sets sysctls of one network namespace.
 //!
 //! A thread of its own, because it must be inside the namespace, and because the one that traces gives up its
-//! privileges when tracing begins.
+//! privileges when tracing begins. It also removes the journal, when everything is as it was.
 
 use std::fs;
 use std::io;
@@ -10,9 +10,12 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender, SyncSender};
 use std::thread;
 
+use caps::{Capability, CapsHashSet};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::journal::Entry;
 use crate::inventory::sysctl;
+use crate::kernel::confine::{Allow, confine};
 
 /// A sysctl that could not be read or set.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,9 @@ pub enum SetterError {
         /// Why.
         error: io::Error,
     },
+    /// The journal is still there.
+    #[error("cannot remove the journal of the experiment: {0}")]
+    Journal(io::Error),
     /// The thread has ended: it panicked.
     #[error("the thread that sets sysctls has ended")]
     Gone,
@@ -53,7 +59,13 @@ enum Request {
     Read(String, SyncSender<Result<String, SetterError>>),
     Write(String, String, SyncSender<Result<(), SetterError>>),
     Check(String, SyncSender<Result<(), SetterError>>),
+    Forget(Entry, SyncSender<Result<(), SetterError>>),
 }
+
+/// What writing below /proc/sys/net takes: CAP_NET_ADMIN for another than root (`net_ctl_permissions()`); some
+/// handlers ask for CAP_SYS_ADMIN (`proc_dointvec_minmax_bpf_enable()`); the journal's directory is root's.
+const CAPABILITIES: [Capability; 3] =
+    [Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_OVERRIDE];
 
 /// A handle on the thread, which ends with it.
 #[derive(Debug)]
@@ -71,7 +83,12 @@ impl Setter {
         let (requests, inbox) = mpsc::channel::<Request>();
         let (ready, started) = mpsc::sync_channel(1);
         let work = move || {
-            let entered = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network));
+            let entered = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(io::Error::from)
+                .and_then(|()| {
+                    let files = Allow { files: true, ..Allow::default() };
+                    confine(&CapsHashSet::from(CAPABILITIES), files).map_err(io::Error::other)
+                });
             let inside = entered.is_ok();
             // The other end waits for exactly this answer.
             let _ = ready.send(entered);
@@ -82,13 +99,16 @@ impl Setter {
                         Request::Read(name, answer) => drop(answer.send(read(&name))),
                         Request::Write(name, value, answer) => drop(answer.send(write(&name, &value))),
                         Request::Check(name, answer) => drop(answer.send(check(&name))),
+                        Request::Forget(entry, answer) => {
+                            drop(answer.send(entry.remove().map_err(SetterError::Journal)));
+                        }
                     }
                 }
             }
         };
         thread::Builder::new().name("sysctl".to_owned()).spawn(work).map_err(SetterError::Enter)?;
         let entered = started.recv().map_err(|_| SetterError::Gone)?;
-        entered.map_err(|errno| SetterError::Enter(errno.into()))?;
+        entered.map_err(SetterError::Enter)?;
         Ok(Self { requests })
     }
 
@@ -114,6 +134,14 @@ impl Setter {
     /// As [`Setter::write`].
     pub fn check(&self, name: &str) -> Result<(), SetterError> {
         self.ask(|answer| Request::Check(name.to_owned(), answer))
+    }
+
+    /// Removes the journal: everything is as it was.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn forget(&self, entry: Entry) -> Result<(), SetterError> {
+        self.ask(|answer| Request::Forget(entry, answer))
     }
 
     fn ask<T>(

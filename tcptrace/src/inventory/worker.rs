@@ -1,8 +1,8 @@
-//! A thread that keeps the privileges that asking takes, so that no other thread has to.
+//! Threads that keep the privileges that a certain kind of work takes, so that no other thread has to.
 //!
 //! Linux gives capabilities to threads, not processes. A tracer asks again while it runs, after loss and for
-//! every view that shows holders; the thread that reads the ring, draws, or answers HTTP requests has no
-//! business with what that takes.
+//! every view that shows holders; it may have files to write at its end. The thread that reads the ring, draws, or
+//! answers HTTP requests has no business with what that takes.
 
 use std::io;
 use std::pin::Pin;
@@ -10,22 +10,23 @@ use std::sync::mpsc::{self, Sender};
 use std::task::{Context, Poll};
 use std::thread;
 
+use caps::CapsHashSet;
 use tokio::sync::oneshot;
 
-use crate::kernel::confine::{ConfineError, confine};
+use crate::kernel::confine::{Allow, ConfineError, confine};
 use crate::kernel::privileges::needed_for_inventory;
 
 /// A worker that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// No thread.
-    #[error("cannot start the inventory thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
     /// It could not give up the other privileges.
-    #[error("the inventory thread cannot give up privileges: {0}")]
+    #[error("a thread cannot give up privileges: {0}")]
     Confine(#[from] ConfineError),
     /// The thread ended before it answered: it panicked.
-    #[error("the inventory thread has ended")]
+    #[error("a thread has ended before it answered")]
     Gone,
 }
 
@@ -38,13 +39,24 @@ pub struct Worker {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Worker {
-    /// Starts the thread. To be called before the calling thread gives up its privileges: the new one has at
-    /// most those. Of them it keeps what asking takes and drops the rest.
-    pub fn start() -> Result<Self, WorkerError> {
+    /// Starts the thread that asks the system: it enters namespaces and looks into other users' processes.
+    pub fn inventory() -> Result<Self, WorkerError> {
+        let allow = Allow { namespaces: true, ..Allow::default() };
+        Self::start("inventory", needed_for_inventory(), allow)
+    }
+
+    /// Starts the thread that makes files, and is the only one that can.
+    pub fn files(keep: CapsHashSet) -> Result<Self, WorkerError> {
+        Self::start("files", keep, Allow { files: true, ..Allow::default() })
+    }
+
+    /// Starts a thread. To be called before the calling thread gives up its privileges: the new one has at most
+    /// those. Of them it keeps what it needs and drops the rest.
+    fn start(name: &str, keep: CapsHashSet, allow: Allow) -> Result<Self, WorkerError> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (ready, started) = mpsc::sync_channel(1);
         let work = move || {
-            let confined = confine(&needed_for_inventory());
+            let confined = confine(&keep, allow);
             let failed = confined.is_err();
             // Nobody waits any more: then there will be no jobs either.
             let _ = ready.send(confined);
@@ -52,7 +64,7 @@ impl Worker {
                 todo.into_iter().for_each(|job| job());
             }
         };
-        thread::Builder::new().name("inventory".to_owned()).spawn(work).map_err(WorkerError::Thread)?;
+        thread::Builder::new().name(name.to_owned()).spawn(work).map_err(WorkerError::Thread)?;
         started.recv().map_err(|_| WorkerError::Gone)??;
         Ok(Self { jobs })
     }
@@ -111,7 +123,7 @@ mod tests {
 
     #[test]
     fn jobs_run_in_turn_and_with_no_more_privileges_than_they_need() {
-        let worker = Worker::start().expect("started");
+        let worker = Worker::inventory().expect("started");
         let first = worker.ask(|| thread::current().name().map(str::to_owned));
         assert_eq!(first.wait().expect("answered").as_deref(), Some("inventory"));
         let kept = worker.ask(|| caps::read(None, CapSet::Permitted)).wait().expect("answered");
@@ -120,8 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn only_the_thread_for_files_makes_files() {
+        let dir = tempfile::tempdir().expect("directory");
+        let make = |worker: Worker, name| {
+            let path = dir.path().join(name);
+            worker.ask(move || std::fs::write(path, "x")).wait().expect("answered")
+        };
+        let files = Worker::files(CapsHashSet::new()).expect("started");
+        make(files, "made").expect("written");
+        let refused = make(Worker::inventory().expect("started"), "not made").expect_err("refused");
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
+    }
+
+    #[test]
     fn an_answer_says_when_it_is_there() {
-        let worker = Worker::start().expect("started");
+        let worker = Worker::inventory().expect("started");
         let (go, gate) = mpsc::channel::<()>();
         let answer = worker.ask(move || gate.recv().is_ok());
         assert!(!answer.is_ready());
@@ -134,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_not_a_hang() {
-        let worker = Worker::start().expect("started");
+        let worker = Worker::inventory().expect("started");
         let lost = worker.ask(|| -> u8 { panic!("on purpose") });
         assert!(matches!(lost.wait(), Err(WorkerError::Gone)));
         let after = worker.ask(|| 1);

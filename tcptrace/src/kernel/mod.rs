@@ -11,6 +11,14 @@ pub mod offsets;
 pub mod privileges;
 pub mod probe;
 mod ring;
+#[cfg_attr(
+    not(any(
+        all(target_arch = "x86_64", target_pointer_width = "64"),
+        all(target_arch = "aarch64", target_endian = "little")
+    )),
+    path = "seccomp_elsewhere.rs"
+)]
+mod seccomp;
 pub mod symbols;
 pub mod tracepoints;
 mod tracer;

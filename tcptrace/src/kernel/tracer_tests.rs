@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::event::{Context, MiniTimer, StateChange};
-use crate::kernel::confine::confine;
+use crate::kernel::confine::{Allow, confine};
 use crate::kernel::privileges::Release;
 use crate::net::{Flow, State};
 
@@ -196,8 +196,12 @@ fn without_timers_no_mini_is_seen_and_a_foreign_namespace_never_is() {
 fn a_tracer_that_has_given_up_its_capabilities_still_reads_and_counts() {
     in_namespace(async |netns| {
         let mut tracer = start(&options(netns));
-        confine(&Host::look().needed_while_tracing()).unwrap();
-        let client = one_connection("127.0.0.1:0", netns);
+        // Connections are made by a thread that was there before.
+        let (go, gate) = std::sync::mpsc::channel();
+        let others = std::thread::spawn(move || gate.recv().map(|()| one_connection("127.0.0.1:0", netns)));
+        confine(&Host::look().needed_while_tracing(), Allow::default()).unwrap();
+        go.send(()).unwrap();
+        let client = others.join().unwrap().unwrap();
         collect(&mut tracer, |events| started(events, &client).is_some()).await;
         assert_eq!(tracer.loss().unwrap(), Loss::default());
         assert_eq!(tracer.programs().unwrap().len(), 4);

@@ -252,9 +252,10 @@ impl Desk {
 }
 
 impl Handler for Desk {
-    fn inventory(&mut self, worker: &Worker) {
+    fn inventory(&mut self, worker: &Worker) -> anyhow::Result<()> {
         self.worker = Some(worker.clone());
         *self.cgroups.lock().unwrap_or_else(PoisonError::into_inner) = Cgroups::new();
+        Ok(())
     }
 
     fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ use super::resolver::{Limits, Stacks};
 use super::stack::{Note, Stack};
 use crate::decode::{StackReason, StackSample};
 use crate::event::MonoNs;
-use crate::kernel::confine::confine;
+use crate::kernel::confine::{Allow, confine};
 
 /// Samples that wait for the worker, 16 KiB each: 4 MiB. More are dropped and counted.
 const WAITING: usize = 256;
@@ -123,7 +123,9 @@ impl Worker {
 }
 
 fn serve(limits: Limits, samples: &Receiver<Owned>, results: &SyncSender<Resolved>) {
-    if let Err(error) = confine(&CapsHashSet::from(CAPABILITIES)) {
+    // Paths of containers are followed below their root, which is openat2()'s to do.
+    let allow = Allow { openat2: true, ..Allow::default() };
+    if let Err(error) = confine(&CapsHashSet::from(CAPABILITIES), allow) {
         log::warn!("the thread that resolves stacks cannot give up privileges: {error}");
     }
     let mut stacks = Stacks::new(limits);

@@ -25,7 +25,7 @@ use super::model::Model;
 use super::query::Query;
 use super::recorder::Recorder;
 use super::screen::{FromScreen, Handle, ToScreen};
-use super::sysctls;
+use super::{files, sysctls, terminal};
 
 /// Views are this far apart while nobody asks.
 const VIEW_EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +59,8 @@ pub struct Collector {
 
 struct Asking {
     worker: Worker,
+    /// Makes the files that keys ask for.
+    maker: Worker,
     leaks: Leaks,
     sysctls: sysctls::Watch,
 }
@@ -144,7 +146,7 @@ impl Collector {
             },
             FromScreen::Effect(Effect::Record) => {
                 if let Some(asking) = &self.asking {
-                    self.recorder.begin(&asking.worker, Zoned::now());
+                    self.recorder.begin(&asking.worker, asking.maker.clone(), Zoned::now());
                 }
             }
             // What the screen does itself, or means for a recording that is played.
@@ -204,16 +206,20 @@ impl Collector {
 }
 
 impl Handler for Collector {
-    fn inventory(&mut self, worker: &Worker) {
+    fn inventory(&mut self, worker: &Worker) -> anyhow::Result<()> {
+        terminal::open_input().context("cannot use the terminal")?;
         self.asking = Some(Asking {
             worker: worker.clone(),
+            maker: files::maker()?,
             leaks: Leaks::of_system(worker.clone(), self.filter.clone()),
             sysctls: sysctls::Watch::new(worker.clone(), &self.filter),
         });
+        Ok(())
     }
 
     fn started(&mut self, _engine: &Engine) -> anyhow::Result<()> {
-        let screen = Handle::start(self.look.clone(), Arc::clone(&self.wake));
+        let asking = self.asking.as_ref().context("the screen begins with the trace")?;
+        let screen = Handle::start(self.look.clone(), Arc::clone(&self.wake), asking.maker.clone());
         let screen = screen.context("cannot use the terminal")?;
         redraw_when_continued(&screen)?;
         self.screen = Some(screen);

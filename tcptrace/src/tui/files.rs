@@ -5,7 +5,32 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use caps::CapsHashSet;
 use jiff::Zoned;
+
+use crate::inventory::worker::{Worker, WorkerError};
+
+/// Starts the thread that makes them, which no other thread can once tracing has begun. It keeps no capability: the
+/// files are those that the user could make.
+///
+/// # Errors
+/// When there is no thread to be had.
+pub fn maker() -> Result<Worker, WorkerError> {
+    Worker::files(CapsHashSet::new())
+}
+
+/// Creates a file that was never there before, by the thread that can. Waits for it: not for async contexts.
+///
+/// # Errors
+/// When there is no directory that takes the file.
+pub fn create_by(
+    maker: &Worker,
+    what: &'static str,
+    extension: &'static str,
+    now: Zoned,
+) -> io::Result<(PathBuf, File)> {
+    maker.ask(move || create(what, extension, &now)).wait().map_err(io::Error::other)?
+}
 
 /// Creates `tcptrace-WHAT-TIME.EXTENSION`, which never was there before and only its owner can read: in the
 /// working directory; or, where that takes no file of ours, in the directory for temporary files. (A tracer that
@@ -13,7 +38,7 @@ use jiff::Zoned;
 ///
 /// # Errors
 /// When neither takes it; the error is that of the first.
-pub fn create(what: &str, extension: &str, now: &Zoned) -> io::Result<(PathBuf, File)> {
+fn create(what: &str, extension: &str, now: &Zoned) -> io::Result<(PathBuf, File)> {
     let here = std::env::current_dir()?;
     create_in(&[here, std::env::temp_dir()], what, extension, now)
 }

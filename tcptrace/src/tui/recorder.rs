@@ -37,11 +37,11 @@ impl Recorder {
         self.session.is_some() || self.preparing.is_some()
     }
 
-    /// Begins one: the file is created on the thread that has the privileges to list namespaces.
-    pub fn begin(&mut self, worker: &Worker, now: Zoned) {
+    /// Begins one: `worker` has the privileges to list namespaces, `maker` those to make files.
+    pub fn begin(&mut self, worker: &Worker, maker: Worker, now: Zoned) {
         self.preparing = Some(worker.ask(move || {
             let namespaces = session::namespaces().map_err(io::Error::other)?;
-            let (path, file) = files::create("recording", EXTENSION, &now)?;
+            let (path, file) = files::create_by(&maker, "recording", EXTENSION, now)?;
             Ok((path, file, namespaces))
         }));
     }

@@ -11,6 +11,8 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind, MouseButton, MouseEve
 use ratatui::layout::Position;
 use tokio::sync::Notify;
 
+use crate::inventory::worker::Worker;
+
 use super::action::{Action, Effect};
 use super::look::Look;
 use super::query::Query;
@@ -83,11 +85,12 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Takes the terminal over and starts the threads. `wake` is notified when there is something to ask.
+    /// Takes the terminal over and starts the threads. `wake` is notified when there is something to ask; `maker`
+    /// makes the files of exports.
     ///
     /// # Errors
     /// When the terminal refuses, or no thread can be started.
-    pub fn start(look: Look, wake: Arc<Notify>) -> io::Result<Self> {
+    pub fn start(look: Look, wake: Arc<Notify>, maker: Worker) -> io::Result<Self> {
         let (to, messages) = mpsc::channel();
         let (requests, from) = mpsc::channel();
         let screen = Screen::take()?;
@@ -96,7 +99,8 @@ impl Handle {
         thread::Builder::new().name("keys".to_owned()).spawn(move || read_keys(&keys))?;
         let latest = Arc::<Latest>::default();
         let state = State::default();
-        let mut face = Face { screen, state, look, latest: Arc::clone(&latest), messages, requests, wake };
+        let mut face =
+            Face { screen, state, look, latest: Arc::clone(&latest), messages, requests, wake, maker };
         let thread = thread::Builder::new().name("screen".to_owned()).spawn(move || {
             let result = face.run();
             face.wake.notify_one();
@@ -188,6 +192,7 @@ struct Face {
     messages: Receiver<ToScreen>,
     requests: Sender<FromScreen>,
     wake: Arc<Notify>,
+    maker: Worker,
 }
 
 impl Face {
@@ -281,7 +286,8 @@ impl Face {
 
     fn export(&mut self) {
         let State { view, pane, .. } = &self.state;
-        let written = files::create(export::name(*pane), "jsonl", &Zoned::now()).and_then(|(path, file)| {
+        let created = files::create_by(&self.maker, export::name(*pane), "jsonl", Zoned::now());
+        let written = created.and_then(|(path, file)| {
             let mut out = BufWriter::new(file);
             export::write(view, *pane, self.state.list(), &mut out)?;
             out.flush()?;

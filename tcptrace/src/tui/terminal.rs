@@ -1,6 +1,7 @@
 //! The terminal: taken over, given back however the program ends.
 
-use std::io::{self, BufWriter, Stdout, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,19 @@ static FRAME: Mutex<()> = Mutex::new(());
 /// How long a frame is waited for before the terminal is given back all the same: it may be of the very thread that
 /// panicked, or of a terminal that takes nothing.
 const FRAME_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Makes the terminal standard input, where that is something else: keys are read from the terminal, and its settings
+/// changed, by way of standard input. To be called before the privilege to open devices for writing is given up.
+///
+/// # Errors
+/// When there is no terminal.
+pub fn open_input() -> io::Result<()> {
+    if !io::stdin().is_terminal() {
+        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        rustix::stdio::dup2_stdin(terminal)?;
+    }
+    Ok(())
+}
 
 /// The screen of this terminal.
 #[derive(Debug)]

@@ -261,16 +261,7 @@ echo "restored $(value)"
 "#;
 
 fn left(sandbox: &Sandbox) -> Result<()> {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--fork", "--kill-child", "sh", "-euc", KILLED]).arg(binary::path());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = match spawn::start(&mut command) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("skipped: no unshare (util-linux)");
-            return Ok(());
-        }
-        child => child?,
-    };
+    let Some(child) = spawn::with_own_mounts::<&str>(KILLED, &[])? else { return Ok(()) };
     let output = child.wait_with_output()?;
     let told = String::from_utf8(output.stdout)?;
     let lines: Vec<_> = told.lines().collect();

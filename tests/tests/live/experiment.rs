@@ -1,6 +1,5 @@
 //! `experiment`: what it finds in a sandbox, and what it leaves when it is told to end.
 
-use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -83,16 +82,7 @@ grep '^restored ' /run/said
 "#;
 
 fn told_to_end(_: &Sandbox) -> Result<()> {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--fork", "--kill-child", "sh", "-euc", TOLD]).arg(binary::path());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = match spawn::start(&mut command) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("skipped: no unshare (util-linux)");
-            return Ok(());
-        }
-        child => child?,
-    };
+    let Some(child) = spawn::with_own_mounts::<&str>(TOLD, &[])? else { return Ok(()) };
     let output = child.wait_with_output()?;
     let told = String::from_utf8(output.stdout)?;
     let wanted = "journals 1\nchanged 10\nstatus 0\nrestored 60\njournals 0\n\

@@ -30,7 +30,6 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
         live("a_stopped_reader_says_what_share_it_saw_and_recovers", stopped_reader),
         live("an_exporter_that_stood_still_for_five_seconds_missed_nothing", stopped_exporter),
-        live("a_full_disk_ends_the_recording_and_keeps_what_was_written", full_disk),
         live("two_at_once_see_the_same", two_at_once),
         live("processes_and_namespaces_that_come_and_go_while_they_are_looked_at", churning_inventory),
     ];
@@ -206,46 +205,6 @@ fn other_clock(sandbox: &Sandbox) -> Result<()> {
         ensure!(!run.summary.loss.contains_key("vanished"), "{:?}", run.summary);
         ensure!((3.5..30.0).contains(&run.summary.seconds), "{:?}", run.summary);
         drop(pair.server);
-    }
-    Ok(())
-}
-
-/// A file system that fills: status 1, the reason, and a recording that can be read up to there.
-fn full_disk(sandbox: &Sandbox) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let done = AtomicBool::new(false);
-    let meeting = Meeting::new(Flavour::V4)?;
-    for name in ["x.jsonl", "x.jsonl.zst"] {
-        // A mount namespace that goes with its only process.
-        let script = "mount -t tmpfs -o size=64k none \"$1\" && cd \"$1\" && { \"$2\" record -o \"$4\" --netns \"$3\" \
-                      --duration 60s; echo \"status $?\"; \"$2\" report --json --from \"$4\"; echo \"status $?\"; }";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script, "sh"]).arg(dir.path()).arg(binary::path());
-        command.args([&sandbox.netns().to_string(), name]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = spawn::start(&mut command)?;
-        let output = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    let _ = one_time_wait(&meeting);
-                }
-            });
-            let output = child.wait_with_output();
-            done.store(true, Ordering::Relaxed);
-            output
-        })?;
-        done.store(false, Ordering::Relaxed);
-        let out = String::from_utf8_lossy(&output.stdout);
-        let err = String::from_utf8_lossy(&output.stderr);
-        let statuses: Vec<_> = out.lines().filter(|line| line.starts_with("status ")).collect();
-        ensure!(statuses == ["status 1", "status 0"], "{name}: {out}\n{err}");
-        ensure!(
-            err.contains("cannot write the recording") && err.contains("No space left on device"),
-            "{err}"
-        );
-        let mut lines = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let summary = lines.rfind(|line| line["type"] == "summary").context("no summary")?;
-        ensure!(summary["events"].as_u64().is_some_and(|events| events > 10), "{name}: {summary}");
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 
 mod beside;
 mod close_wait;
+#[cfg(target_arch = "x86_64")]
+mod confined;
 mod containers;
 mod cpus;
 mod demo;
@@ -20,6 +22,7 @@ mod merged;
 mod namespaces;
 mod normal;
 mod recording;
+mod refused;
 mod robust;
 mod run;
 mod scale;
@@ -84,8 +87,11 @@ fn main() -> anyhow::Result<ExitCode> {
             serve_fleet::trials(),
             faults::trials(),
             beside::trials(),
+            refused::trials(),
         ];
         trials.extend(others.into_iter().flatten());
+        #[cfg(target_arch = "x86_64")]
+        trials.extend(confined::trials());
     }
     Ok(trial::run(trials))
 }

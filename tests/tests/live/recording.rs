@@ -1,7 +1,6 @@
 //! `record`: what is in the file after a kill and on a full disk, and that a replay says what was said live.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -113,10 +112,10 @@ fn killed(_: &Sandbox) -> Result<()> {
     Ok(())
 }
 
-/// In a mount namespace of its own. The arguments: a directory to mount at, a namespace.
+/// In a mount namespace of its own. The arguments: a directory to mount at, a namespace, the recording's name.
 const FULL: &str = r#"
 mount -t tmpfs -o size=64k tmpfs "$1"
-file="$1/full.jsonl"
+file="$1/$3"
 status=0
 "$0" record -o "$file" --netns "$2" -d 60s 2>"$1.said" || status=$?
 echo "$status"
@@ -126,29 +125,28 @@ wc -l <"$file"
 "#;
 
 fn full_disk(sandbox: &Sandbox) -> Result<()> {
+    fills_the_disk(sandbox, "full.jsonl")?;
+    fills_the_disk(sandbox, "full.jsonl.zst")
+}
+
+fn fills_the_disk(sandbox: &Sandbox, name: &str) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mount = directory.path().join("small");
     fs::create_dir(&mount)?;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--fork", "--kill-child", "sh", "-euc", FULL]).arg(binary::path()).arg(&mount);
-    command.arg(sandbox.netns().to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = match spawn::start(&mut command) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("skipped: no unshare (util-linux)");
-            return Ok(());
-        }
-        child => child?,
-    };
+    let netns = sandbox.netns().to_string();
+    let args = [mount.as_os_str(), netns.as_ref(), name.as_ref()];
+    let Some(mut child) = spawn::with_own_mounts(FULL, &args)? else { return Ok(()) };
     let meeting = Meeting::new(Flavour::V4)?;
     let mut made = 0_u64;
+    let is_plain = name == "full.jsonl";
+    // Enough to fill it many times over, but a tenth of it is what remains when compressed; then it may take its time.
+    let (most, pause_ms) = if is_plain { (5_000, 5) } else { (50_000, 0) };
     while child.try_wait()?.is_none() {
-        // Enough to fill it many times over; then it may take its time.
-        if made < 5_000 {
+        if made < most {
             connection(&meeting)?;
             made += 1;
         }
-        sleep_ms(5);
+        sleep_ms(pause_ms);
     }
     let output = child.wait_with_output()?;
     let told = String::from_utf8(output.stdout)?;
@@ -158,14 +156,21 @@ fn full_disk(sandbox: &Sandbox) -> Result<()> {
     let [status, bytes, whole, summary] = lines[..] else {
         anyhow::bail!("{told}{said}{note}{}", String::from_utf8_lossy(&output.stderr))
     };
-    ensure!(status == "1" && bytes == "65536", "status {status} with {bytes} bytes: {said}");
-    let path = mount.join("full.jsonl");
+    // The last block of the compressed one did not fit.
+    let is_full = if is_plain { bytes == "65536" } else { bytes.parse::<u64>()? > 32_768 };
+    ensure!(status == "1" && is_full, "status {status} with {bytes} bytes: {said}");
+    let path = mount.join(name);
     let path = path.to_str().context("UTF-8")?;
     for wanted in [&format!("cannot write the recording {path}"), "No space left on device", "make room"] {
         ensure!(said.contains(wanted), "no {wanted:?} in {said}");
     }
-    ensure!(note.contains(&format!("all of its {whole} whole lines were used")), "{note}");
     let summary: Value = serde_json::from_str(summary)?;
+    if !is_plain {
+        let events = summary["events"].as_u64().context("events")?;
+        ensure!(summary["type"] == "summary" && events > 100, "{summary}");
+        return Ok(());
+    }
+    ensure!(note.contains(&format!("all of its {whole} whole lines were used")), "{note}");
     // All but the header, and a few lines about time and the sockets at the start, are events.
     let (whole, events): (u64, u64) = (whole.parse()?, summary["events"].as_u64().context("events")?);
     ensure!(summary["type"] == "summary" && events > 100 && events + 20 > whole, "{whole}: {summary}");
@@ -280,14 +285,16 @@ fn replayed(sandbox: &Sandbox) -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         done
     });
-    source.run(&mut engine, &wanted, &mut recording)?;
+    // On a thread of its own, as it gives up what this one needs afterwards: starting programs.
+    let traced =
+        thread::scope(|scope| scope.spawn(|| Source::Live.run(&mut engine, &wanted, &mut recording)).join());
+    traced.map_err(|_| anyhow::anyhow!("the trace panicked"))??;
     let _listening = busy.join().map_err(|_| anyhow::anyhow!("the traffic panicked"))??;
     recording.session.context("never started")?.finish(&engine)?;
     let mut live = Vec::new();
     json::write_report(&engine.snapshot(&*source.containers()), &mut live)?;
     let live = String::from_utf8(live)?;
 
-    // This thread has given up its capabilities: a replay needs none.
     let path = path.to_str().context("UTF-8")?;
     let replay = || -> Result<String> {
         let output = run(&["report", "--from", path, "--json"])?;

@@ -1,7 +1,12 @@
 //! `tcptrace watch` on the demonstration, as a person uses it in a terminal.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
+use serde_json::Value;
 use tcptrace::sandbox::Sandbox;
 use tests::binary;
 use tests::clock::{now_ns, sleep_ms};
@@ -9,7 +14,12 @@ use tests::terminal::{Terminal, exit_code};
 use tests::trial::live;
 
 pub fn trials() -> Vec<Trial> {
-    vec![live("screen_of_the_demonstration", screen)]
+    vec![
+        live("screen_of_the_demonstration", screen),
+        live("the_screens_keys_make_their_files", |sandbox| keys_make_files(sandbox, "")),
+        // Keys are then read from /dev/tty, which is opened for writing, too.
+        live("the_screens_keys_without_standard_input", |sandbox| keys_make_files(sandbox, "</dev/null")),
+    ]
 }
 
 /// Frames that change what is seen; each begins with this, for terminals that can show a frame at once.
@@ -31,7 +41,7 @@ fn screen(_: &Sandbox) -> Result<()> {
         .and_then(|rest| rest.split(']').next())
         .and_then(|pid| pid.parse::<u32>().ok())
         .with_context(|| format!("no process is named:\n{shown}"))?;
-    let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"))?;
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm"))?;
     ensure!(comm.trim_end() == "demo-leaky", "{pid} is {comm:?}");
 
     is_quiet(&terminal)?;
@@ -80,6 +90,43 @@ fn screen(_: &Sandbox) -> Result<()> {
     ensure!(exit_code(status) == Some(0), "{status}\n{}", terminal.text());
     terminal.is_as_before()?;
     ensure!(terminal.text().contains(" connections"), "no summary:\n{}", terminal.text());
+    Ok(())
+}
+
+/// What is on the screen and a recording are written while no other thread can make a file.
+fn keys_make_files(sandbox: &Sandbox, input: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let script = format!("cd \"$1\" && exec \"$0\" watch --netns \"$2\" {input}");
+    let (program, netns) = (binary::path().to_str().context("UTF-8")?, sandbox.netns().to_string());
+    let args = ["-c", &script, program, dir.path().to_str().context("UTF-8")?, &netns];
+    let mut terminal = Terminal::start(Path::new("sh"), &args, &[], (200, 30))?;
+    terminal.says("nothing is wrong")?;
+    terminal.keys("e")?;
+    terminal.says("written to ")?;
+    terminal.keys("r")?;
+    terminal.says("recording to ")?;
+    let is_recording = |name: &str| name.starts_with("tcptrace-recording-");
+    let names = || -> Result<Vec<String>> {
+        fs::read_dir(&dir)?.map(|entry| entry?.file_name().into_string().ok().context("UTF-8")).collect()
+    };
+    let made = names()?;
+    ensure!(made.len() == 2 && made.iter().filter(|name| is_recording(name)).count() == 1, "{made:?}");
+    terminal.keys("r")?;
+    terminal.says("tcptrace watch --from plays it")?;
+    terminal.keys("q")?;
+    let status = terminal.ended()?;
+    ensure!(exit_code(status) == Some(0), "{status}\n{}", terminal.text());
+    terminal.is_as_before()?;
+    for name in names()? {
+        let path = dir.path().join(&name);
+        let is_whole = if is_recording(&name) {
+            let output = Command::new(program).args(["report", "--json", "--from"]).arg(&path).output()?;
+            output.status.success() && output.stderr.is_empty()
+        } else {
+            fs::read_to_string(&path)?.lines().all(|line| serde_json::from_str::<Value>(line).is_ok())
+        };
+        ensure!(is_whole, "{name}");
+    }
     Ok(())
 }
 

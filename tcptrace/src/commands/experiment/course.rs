@@ -59,7 +59,7 @@ impl Change<'_> {
             for setting in self.settings {
                 eprintln!("restored {} = {}", setting.name, setting.original);
             }
-            entry.remove().context("cannot remove the journal of the experiment")?;
+            self.setter.forget(entry)?;
         }
         Ok(())
     }

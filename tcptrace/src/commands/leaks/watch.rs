@@ -123,7 +123,7 @@ impl<'a> Watcher<'a> {
 }
 
 impl Handler for Watcher<'_> {
-    fn inventory(&mut self, worker: &Worker) {
+    fn inventory(&mut self, worker: &Worker) -> anyhow::Result<()> {
         self.worker = Some(worker.clone());
         self.survey = self.ask();
         if self.wants_stacks {
@@ -134,6 +134,7 @@ impl Handler for Watcher<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     fn event(&mut self, event: &Event) {

@@ -8,8 +8,11 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use caps::{Capability, CapsHashSet};
+
 use crate::filter::{Container, Filter, Netns};
 use crate::inventory::cgroup::{ProcessCgroup, unified_root};
+use crate::kernel::confine::{Allow, confine};
 use crate::sandbox::Sandbox;
 
 /// How often /proc is searched for new descendants.
@@ -99,6 +102,12 @@ impl Cgroup {
         let keep = {
             let path = path.clone();
             move || {
+                let files = Allow { files: true, ..Allow::default() };
+                if let Err(error) = confine(&CapsHashSet::from([Capability::CAP_DAC_OVERRIDE]), files) {
+                    eprintln!(
+                        "tcptrace: warning: the thread that keeps the cgroup keeps its privileges: {error}"
+                    );
+                }
                 // Nothing is ever sent: this is the end of the other side.
                 let _ = until.recv();
                 remove(&path, &parent);

@@ -10,6 +10,7 @@ use crate::commands::source::{Opened, Source};
 use crate::commands::{Exit, block_on};
 use crate::live;
 use crate::settings::Watch;
+use crate::tui::files;
 use crate::tui::player::Player;
 use crate::tui::screen::Handle;
 use crate::tui::tape::Tape;
@@ -23,7 +24,8 @@ pub fn run(source: &Source, recording: &Opened, settings: &Watch) -> anyhow::Res
     let mut player = Player::new(tape, recording.reopen()?, host, settings.speed)
         .context("cannot read the recording beside playing it")?;
     let wake = Arc::new(Notify::new());
-    let mut screen = Handle::start(look(settings), Arc::clone(&wake)).context("cannot use the terminal")?;
+    let screen = Handle::start(look(settings), Arc::clone(&wake), files::maker()?);
+    let mut screen = screen.context("cannot use the terminal")?;
     let played = block_on(player.run(&screen, &wake));
     // Before anything is said: on the usual screen.
     let ended = screen.end().context("cannot use the terminal");

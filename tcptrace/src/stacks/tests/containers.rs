@@ -6,7 +6,7 @@ use caps::{Capability, CapsHashSet};
 
 use super::snapshot::{Snapshot, Target};
 use super::{C, JAVASCRIPT, LEAKY_C, assert_frames, resolve_in, site};
-use crate::kernel::confine::confine;
+use crate::kernel::confine::{Allow, confine};
 
 /// Runs a shell script in namespaces of its own. `None` where these cannot be made.
 fn contained(directory: tempfile::TempDir, script: &str) -> Option<(Target, Snapshot)> {
@@ -47,7 +47,7 @@ fn without_the_privilege_for_map_files_the_path_in_the_container_is_used() {
         scope
             .spawn(|| {
                 let keep = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
-                confine(&CapsHashSet::from(keep)).unwrap();
+                confine(&CapsHashSet::from(keep), Allow { openat2: true, ..Allow::default() }).unwrap();
                 resolve_in(&snapshot)
             })
             .join()

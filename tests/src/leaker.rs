@@ -173,6 +173,19 @@ impl Leaker {
         Self::spawn(language.command()?.uid(uid).gid(uid))
     }
 
+    /// Starts the one in C, of which no file is left once it runs.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_removed() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let program = directory.path().join("leaker");
+        // By another process, as a descriptor open for writing that some child has inherited makes a program busy.
+        ensure!(Command::new("cp").arg(compiled()?).arg(&program).status()?.success());
+        // It runs when this returns.
+        Self::spawn(&mut Command::new(&program))
+    }
+
     fn spawn(command: &mut Command) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         // Also where it is another user's program.

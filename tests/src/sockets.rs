@@ -143,6 +143,43 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+/// A connection of MPTCP over loopback.
+#[derive(Debug)]
+pub struct MptcpPair {
+    /// Who accepted it.
+    pub listener: Socket,
+    /// Who connected.
+    pub client: Socket,
+    /// The accepted end.
+    pub server: Socket,
+}
+
+impl MptcpPair {
+    /// Whether this kernel speaks MPTCP.
+    #[must_use]
+    pub fn is_possible() -> bool {
+        Self::socket().is_ok()
+    }
+
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new() -> Result<Self> {
+        let listener = Self::socket()?;
+        listener.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))?;
+        listener.listen(8)?;
+        let client = Self::socket()?;
+        client.connect(&listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        Ok(Self { listener, client, server })
+    }
+
+    fn socket() -> std::io::Result<Socket> {
+        Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))
+    }
+}
+
 /// Reads until EOF.
 ///
 /// # Errors

@@ -19,13 +19,11 @@ use tcptrace::sandbox::Sandbox;
 use tcptrace::views::json::Time;
 use tests::clock::{now_ns, sleep_ms, wait_until};
 use tests::leaker::{Expectation, Language, Leaker};
+use tests::spawn::NOBODY;
 use tests::traced::{REQUIRED_HOOKS, Traced};
 use tests::trial::live;
 use tests::truth::attached;
 use tests::{binary, spawn};
-
-/// Nobody: the uid of an ordinary user that exists everywhere.
-const NOBODY: u32 = 65_534;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -99,26 +97,23 @@ fn at_once(sandbox: &Sandbox) -> Result<()> {
     Ok(())
 }
 
+/// `leaks --follow` with a report every second, once the first has come.
+fn follow(netns: &str) -> Result<Traced> {
+    let args = ["leaks", "--json", "--netns", netns, "--min-age", "1s", "--follow", "--interval", "1s"];
+    let tracer = Traced::start(&args)?;
+    wait_until("the first report", Duration::from_secs(60), || {
+        tracer.lines().iter().any(|line| line["type"] == "leak_total")
+    })?;
+    Ok(tracer)
+}
+
 /// Ages lie between the brackets of those who know them; arrivals and departures add up to the growth.
 fn traced(sandbox: &Sandbox) -> Result<()> {
     let netns = sandbox.netns().to_string();
     let mut program = Leaker::start(Language::C, &[])?;
     let older = program.leak("consumed 4")?;
     sleep_ms(1200);
-    let tracer = Traced::start(&[
-        "leaks",
-        "--json",
-        "--netns",
-        &netns,
-        "--min-age",
-        "1s",
-        "--follow",
-        "--interval",
-        "1s",
-    ])?;
-    wait_until("the first report", Duration::from_secs(60), || {
-        tracer.lines().iter().any(|line| line["type"] == "leak_total")
-    })?;
+    let tracer = follow(&netns)?;
     sleep_ms(300);
     let mut expected = Expectation::default();
     let mut newer = Vec::new();
@@ -311,11 +306,7 @@ fn statuses(sandbox: &Sandbox) -> Result<()> {
 
 /// Without privileges: own processes in full, of others that there is something that cannot be seen.
 fn as_ordinary_user(sandbox: &Sandbox) -> Result<()> {
-    // The binary may lie where only root can go.
-    let directory = tempfile::tempdir()?;
-    let program = directory.path().join("tcptrace");
-    std::fs::copy(binary::path(), &program)?;
-    open_to_all(directory.path())?;
+    let (_dir, program) = binary::copy_for_everybody()?;
     let mut expected = Expectation::default();
     let mut own = Leaker::start_as(Language::Python, NOBODY)?;
     for command in ["consumed 2", "unread 1", "unaccepted 1"] {
@@ -336,11 +327,6 @@ fn as_ordinary_user(sandbox: &Sandbox) -> Result<()> {
     let notes = lines.last().context("no line")?["notes"].to_string();
     ensure!(notes.contains("descriptors of") && notes.contains("CAP_SYS_PTRACE"), "{notes}");
     Ok(())
-}
-
-fn open_to_all(directory: &std::path::Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    Ok(std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))?)
 }
 
 /// What was there at the start and is not at the end.
@@ -434,20 +420,7 @@ fn mptcp(sandbox: &Sandbox) -> Result<()> {
     held.push(listener.accept()?.0);
     drop(old);
     sleep_ms(1200);
-    let tracer = Traced::start(&[
-        "leaks",
-        "--json",
-        "--netns",
-        &netns,
-        "--min-age",
-        "1s",
-        "--follow",
-        "--interval",
-        "1s",
-    ])?;
-    wait_until("the first report", Duration::from_secs(60), || {
-        tracer.lines().iter().any(|line| line["type"] == "leak_total")
-    })?;
+    let tracer = follow(&netns)?;
     for _ in 0..2 {
         let client = connect()?;
         held.push(listener.accept()?.0);

@@ -21,6 +21,7 @@ mod leaks_scale;
 mod merged;
 mod namespaces;
 mod normal;
+mod privileges;
 mod recording;
 mod refused;
 mod robust;
@@ -88,6 +89,7 @@ fn main() -> anyhow::Result<ExitCode> {
             faults::trials(),
             beside::trials(),
             refused::trials(),
+            privileges::trials(),
         ];
         trials.extend(others.into_iter().flatten());
         #[cfg(target_arch = "x86_64")]

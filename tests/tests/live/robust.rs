@@ -15,7 +15,7 @@ use tests::binary;
 use tests::clock::{between, now_ns, sleep_ms, timed};
 use tests::expect::within;
 use tests::sockets::{Flavour, Meeting, read_eof};
-use tests::spawn;
+use tests::spawn::{self, NOBODY};
 use tests::traced::{Run, Traced};
 use tests::trial::live;
 
@@ -115,7 +115,6 @@ fn closed_pipe(sandbox: &Sandbox) -> Result<()> {
 }
 
 fn unprivileged(_: &Sandbox) -> Result<()> {
-    const NOBODY: u32 = 65534;
     let (_dir, copy) = binary::copy_for_everybody()?;
     let mut command = Command::new(&copy);
     command.args(["watch", "--json"]).uid(NOBODY).gid(NOBODY).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -14,6 +14,7 @@ use tests::clock::{sleep_ms, wait_until};
 use tests::exporter::{Exporter, Traffic};
 use tests::prometheus::deployed;
 use tests::sockets::{Flavour, Meeting, read_eof};
+use tests::spawn::nobody_with;
 use tests::trial::live;
 use tests::truth;
 
@@ -92,23 +93,9 @@ fn confined(_: &Sandbox) -> Result<()> {
     let unit = fs::read_to_string(deployed("systemd/tcptrace.service"))?;
     let capabilities =
         unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).context("unit")?;
-    let mut only = "-all".to_owned();
-    for name in capabilities.split_whitespace() {
-        let name = name.strip_prefix("CAP_").with_context(|| name.to_owned())?;
-        only.push_str(",+");
-        only.push_str(&name.to_lowercase());
-    }
-    let (inherited, ambient) = (format!("--inh-caps={only}"), format!("--ambient-caps={only}"));
-    let bounding = format!("--bounding-set={only}");
-    let as_nobody = [
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--no-new-privs",
-        &inherited,
-        &ambient,
-        &bounding,
-    ];
+    let mut as_nobody = nobody_with(&capabilities.split_whitespace().collect::<Vec<_>>())?;
+    as_nobody.push("--no-new-privs".to_owned());
+    let as_nobody: Vec<_> = as_nobody.iter().map(String::as_str).collect();
     let other = Sandbox::new()?;
     // A namespace is found by a process that is in it.
     let _inhabitant = Traffic::start(&other, Role::Server, 8082, 1.0)?;

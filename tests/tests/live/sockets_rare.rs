@@ -1,35 +1,23 @@
 //! Sockets that are not quite TCP.
 
-use std::net::SocketAddr;
-
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tcptrace::sandbox::Sandbox;
 use tests::clock::{between, sleep_ms, timed};
 use tests::expect::within;
+use tests::sockets::MptcpPair;
 use tests::traced::Traced;
 use tests::trial::live;
 
 pub fn trials() -> Vec<Trial> {
     let mptcp = live("mptcp_close_wait_is_seen_once", mptcp_close_wait);
-    vec![if has_mptcp() { mptcp } else { mptcp.with_ignored_flag(true) }]
-}
-
-fn has_mptcp() -> bool {
-    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).is_ok()
+    vec![mptcp.with_ignored_flag(!MptcpPair::is_possible())]
 }
 
 /// What the application leaks is one socket, though TCP sees two (the connection and its subflow).
 fn mptcp_close_wait(sandbox: &Sandbox) -> Result<()> {
     let tracer = Traced::watch(sandbox, &[])?;
-    let addr: SocketAddr = "127.0.0.1:4242".parse()?;
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))?;
-    listener.bind(&SockAddr::from(addr))?;
-    listener.listen(8)?;
-    let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))?;
-    client.connect(&SockAddr::from(addr))?;
-    let (server, _) = listener.accept()?;
+    let MptcpPair { listener: _listener, client, server } = MptcpPair::new()?;
     sleep_ms(100);
     let (began, ()) = timed(|| drop(client));
     sleep_ms(800);

@@ -14,13 +14,16 @@ use tcptrace::sandbox::Sandbox;
 use tests::binary;
 use tests::clock::sleep_ms;
 use tests::helper;
+use tests::leaker::{Language, Leaker};
 use tests::sockets::{Flavour, Meeting, Pair, read_eof};
+use tests::spawn::{NOBODY, nobody_with};
 use tests::trial::live;
 use tests::truth;
 
 pub fn trials() -> Vec<Trial> {
     vec![
         live("states_are_what_ss_counts", counts),
+        live("states_of_an_ordinary_user_are_their_own_and_say_so", as_ordinary_user),
         live("many_sockets_are_each_counted_once", many),
         live("what_comes_in_masses_is_counted_by_the_kernel", masses),
         live("a_dump_says_what_ss_says_of_every_socket", dump_equals_ss),
@@ -114,6 +117,39 @@ fn counts(sandbox: &Sandbox) -> Result<()> {
     // Orphans, TIME_WAITs and what is not accepted.
     ensure!(nobody["counts"]["FIN_WAIT2"] == 15 && nobody["counts"]["TIME_WAIT"] == 15, "{nobody}");
     ensure!(nobody["counts"]["CLOSE_WAIT"] == 3, "{nobody}");
+    Ok(())
+}
+
+/// Without privileges: all sockets are counted, whose they are is known of one's own, and of the others that it is not.
+fn as_ordinary_user(_: &Sandbox) -> Result<()> {
+    if !Language::Python.is_here() {
+        return Ok(());
+    }
+    let mut own = Leaker::start_as(Language::Python, NOBODY)?;
+    own.leak("consumed 3")?;
+    let meeting = Meeting::new(Flavour::V4)?;
+    let foreign = meeting.pair()?;
+    let (_dir, program) = binary::copy_for_everybody()?;
+    let mut command = Command::new("setpriv");
+    let nothing: [&str; 0] = [];
+    command.args(nobody_with(&nothing)?).arg(program).args(["states", "--json", "--by", "process"]);
+    let output = command.current_dir("/").output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let line: Value = serde_json::from_slice(&output.stdout)?;
+    if let Some(ss) = counted_by_ss()? {
+        ensure!(line["counts"] == serde_json::to_value(&ss)?, "{line} is not {ss:?}");
+    }
+    let rows = line["by"].as_array().context("rows")?;
+    let known: Vec<_> = rows.iter().filter(|row| !row["process"].is_null()).collect();
+    ensure!(known.len() == 1 && known[0]["process"]["pid"] == own.pid(), "{line}");
+    // It has two listeners.
+    ensure!(known[0]["counts"]["CLOSE_WAIT"] == 3 && known[0]["counts"]["LISTEN"] == 2, "{line}");
+    // Both ends and the listener of this process, which is root's.
+    let unknown = rows.iter().find(|row| row["process"].is_null()).context("row of the others")?;
+    ensure!(unknown["counts"]["ESTABLISHED"] == 2 && unknown["counts"]["LISTEN"] == 1, "{line}");
+    ensure!(said.contains("descriptors of") && said.contains("CAP_SYS_PTRACE"), "{said}");
+    drop(foreign);
     Ok(())
 }
 

@@ -3,10 +3,10 @@
 use super::actor::{Actor, By};
 use super::row::{Begin, Full, Mini, Successor};
 use super::table::{Row, Slot};
-use super::{Tracker, ends, mptcp, owners, silent, transition};
+use super::{Tracker, ends, mptcp, owners, silent};
 use crate::event::{EofTold, Protocol, StateChange, Task};
 use crate::net::{Flow, State};
-use crate::outcome::{ConnId, End, Evidence, Outcome, Owner, Phase};
+use crate::outcome::{ConnId, End, Evidence, Outcome, Owner, Phase, Transition};
 
 /// Both ports are known: the flow can be compared with others.
 pub(super) fn is_complete(flow: &Flow) -> bool {
@@ -66,7 +66,7 @@ impl Tracker {
         let full = &self.fulls[slot];
         // No dwell ends here, so it is told by the socket that speaks for what begins.
         if mptcp::speaks_for(full.protocol, change.to) {
-            let mut begun = transition(change.at, full.conn(), *full.flow(), change.from, change.to);
+            let mut begun = Transition::new(change.at, full.conn(), *full.flow(), change.from, change.to);
             begun.to_phase = full.phase;
             begun.owner = self.owner(full.owner);
             out.push(Outcome::Transition(begun));
@@ -85,7 +85,7 @@ impl Tracker {
         self.complete_flow(slot, change);
         self.learn(slot, change, actor);
         let full = &mut self.fulls[slot];
-        let mut step = transition(change.at, full.conn(), *full.flow(), change.from, change.to);
+        let mut step = Transition::new(change.at, full.conn(), *full.flow(), change.from, change.to);
         if full.state == change.from {
             step.dwell = full.dwell(change.at);
             step.phase = full.phase;
@@ -139,7 +139,8 @@ impl Tracker {
         if change.to != State::FinWait2 || full.phase == Some(Phase::Orphaned) {
             return;
         }
-        let mut step = transition(change.at, full.conn(), *full.flow(), State::FinWait2, State::FinWait2);
+        let mut step =
+            Transition::new(change.at, full.conn(), *full.flow(), State::FinWait2, State::FinWait2);
         step.phase = full.phase;
         step.to_phase = Some(Phase::Orphaned);
         step.dwell = full.phase.and_then(|_| full.dwell(change.at));
@@ -236,7 +237,7 @@ impl Tracker {
         if !mptcp::speaks_for(change.protocol, change.from) {
             return;
         }
-        let mut end = transition(change.at, conn, flow, change.from, State::Close);
+        let mut end = Transition::new(change.at, conn, flow, change.from, State::Close);
         end.dwell = same.and_then(|full| full.dwell(change.at));
         end.phase = same.and_then(|full| full.phase);
         let fin_wait2 = same.map_or_else(Default::default, |full| full.fin_wait2(change.at));
@@ -259,7 +260,7 @@ impl Tracker {
         let Some(full) = found.map(|slot| &self.fulls[slot]).filter(|_| substate == State::TimeWait) else {
             return;
         };
-        let mut step = transition(change.at, full.conn(), *full.flow(), change.from, State::TimeWait);
+        let mut step = Transition::new(change.at, full.conn(), *full.flow(), change.from, State::TimeWait);
         if full.state == change.from {
             step.dwell = full.dwell(change.at);
             step.phase = full.phase;

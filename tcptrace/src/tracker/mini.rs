@@ -1,11 +1,11 @@
 //! TIME_WAIT minis: start, cancel and expiry of their timers.
 
+use super::Tracker;
 use super::actor::By;
 use super::ends::{self, EarlyEnd};
 use super::pending::{GRACE_NS, Waiting};
 use super::row::{Begin, Cancel, Full, Mini, Successor};
 use super::table::{Row, Slot, Table};
-use super::{Tracker, transition};
 use crate::event::{MiniExpired, MiniTimer, MonoNs, Protocol};
 use crate::net::{Flow, State};
 use crate::outcome::{ConnId, End, Outcome, Phase, Transition};
@@ -118,7 +118,7 @@ impl Tracker {
         let full = full.filter(|full| full.state == from);
         let (at, conn, flow, owner) = (mini.since, mini.conn(), *mini.flow(), mini.owner);
         let phase = full.and_then(|full| full.phase);
-        let mut step = transition(at, conn, flow, from, mini.state);
+        let mut step = Transition::new(at, conn, flow, from, mini.state);
         step.phase = phase;
         if mini.state == State::TimeWait {
             step.dwell = full.and_then(|full| full.dwell(at));
@@ -171,7 +171,7 @@ impl Tracker {
     pub(super) fn become_time_wait(&mut self, slot: Slot, at: MonoNs, out: &mut Vec<Outcome>) {
         let mini = &mut self.minis[slot];
         let at = at.max(mini.since);
-        let mut step = transition(at, mini.conn(), *mini.flow(), State::FinWait2, State::TimeWait);
+        let mut step = Transition::new(at, mini.conn(), *mini.flow(), State::FinWait2, State::TimeWait);
         describe(mini, at, &mut step);
         mini.state = State::TimeWait;
         mini.since = at;
@@ -276,7 +276,7 @@ impl Tracker {
             self.hear_the_silent(slot, &cancel, out);
         }
         let mini = &self.minis[slot];
-        let mut end = transition(at, mini.conn(), *mini.flow(), mini.state, State::Close);
+        let mut end = Transition::new(at, mini.conn(), *mini.flow(), mini.state, State::Close);
         describe(mini, at, &mut end);
         end.end = match (how, mini.state) {
             (How::Early(reason), _) => reason,

@@ -50,8 +50,8 @@ pub(crate) mod properties;
 mod tests;
 
 use crate::event::{Event, MonoNs, Protocol};
-use crate::net::{Flow, State};
-use crate::outcome::{ConnId, Open, Outcome, Owner, Transition};
+use crate::net::State;
+use crate::outcome::{ConnId, Open, Outcome, Owner};
 
 use self::actor::Actors;
 use self::gaps::Gaps;
@@ -293,9 +293,4 @@ impl Tracker {
             self.owners.sweep(fulls.chain(minis));
         }
     }
-}
-
-/// A transition with nothing known but what is seen at once.
-fn transition(at: MonoNs, conn: ConnId, flow: Flow, from: State, to: State) -> Transition {
-    Transition::new(at, conn, flow, from, to)
 }

@@ -5,6 +5,7 @@ mod bill;
 mod deb;
 mod static_binary;
 mod tree;
+mod twice;
 mod verify;
 
 use std::fs;
@@ -14,8 +15,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use self::static_binary::{build as build_static, host};
-use crate::cargo::root;
+use self::static_binary::host;
+use crate::cargo::{root, target_dir};
 
 /// Options of `dist`.
 #[derive(clap::Args)]
@@ -26,6 +27,9 @@ pub struct Args {
     /// Install the Debian package into an empty root, run it there and remove it again (needs root)
     #[arg(long)]
     verify: bool,
+    /// Make all of it once more from a copy of the sources in another directory, and compare the bytes
+    #[arg(long)]
+    twice: bool,
 }
 
 /// What every part needs to know.
@@ -37,34 +41,63 @@ struct Release {
     epoch: u64,
 }
 
+/// What was made.
+struct Made {
+    tarball: PathBuf,
+    package: PathBuf,
+    bill: PathBuf,
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let root = root()?;
     let release = Release::of(&root)?;
-    let binary = build_static(&root)?;
-    let tree = tree::Tree::collect(&root, &binary)?;
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-
-    let name = format!("tcptrace-{}-{}-linux", release.version, release.arch);
-    let package = deb::build(&tree, &release, &args.out)?;
-    if args.verify {
-        verify::verify(&package, &release)?;
+    let made = make(&root, &target_dir()?, &release, &args.out)?;
+    for file in made.files() {
+        let bytes = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
+        println!("{}: {bytes} bytes", file.display());
     }
-    let made = [
-        tree.tarball(&release, &name, &args.out)?,
-        package,
-        bill::write(&root, &release, &args.out.join(format!("{name}.cdx.json")))?,
-    ];
-    let mut sums = String::new();
-    for file in &made {
-        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let shown = file.file_name().unwrap_or_default().to_string_lossy();
-        let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        sums.push_str(&format!("{digest}  {shown}\n"));
-        println!("{}: {} bytes", file.display(), bytes.len());
-    }
+    let sums = made.sums()?;
     let path = args.out.join("SHA256SUMS");
-    fs::write(&path, sums).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, &sums).with_context(|| format!("cannot write {}", path.display()))?;
+    if args.verify {
+        verify::verify(&made.package, &release)?;
+    }
+    if args.twice {
+        twice::compare(&root, &release, &sums, &args.out)?;
+    }
+    Ok(())
+}
+
+/// Makes everything of the sources below `root` and puts it into `out`; cargo works in `target`.
+fn make(root: &Path, target: &Path, release: &Release, out: &Path) -> Result<Made> {
+    let binary = static_binary::build(root, target)?;
+    let tree = tree::Tree::collect(root, &binary)?;
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let name = format!("tcptrace-{}-{}-linux", release.version, release.arch);
+    Ok(Made {
+        tarball: tree.tarball(release, &name, out)?,
+        package: deb::build(&tree, release, out)?,
+        bill: bill::write(root, release, &out.join(format!("{name}.cdx.json")))?,
+    })
+}
+
+impl Made {
+    fn files(&self) -> [&Path; 3] {
+        [&self.tarball, &self.package, &self.bill]
+    }
+
+    /// Digest and name, a line each, as `sha256sum --check` reads them.
+    fn sums(&self) -> Result<String> {
+        let mut sums = String::new();
+        for file in self.files() {
+            let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let shown = file.file_name().unwrap_or_default().to_string_lossy();
+            let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            sums.push_str(&format!("{digest}  {shown}\n"));
+        }
+        Ok(sums)
+    }
 }
 
 impl Release {

@@ -15,10 +15,11 @@ pub fn host() -> Result<String> {
     host.map(str::to_owned).context("rustc -vV does not name its host")
 }
 
-/// Builds tcptrace with the C library linked in, the same bytes from every directory.
-pub fn build(root: &Path) -> Result<PathBuf> {
+/// Builds tcptrace with the C library linked in, the same bytes from every directory and in every one.
+pub fn build(root: &Path, target: &Path) -> Result<PathBuf> {
     let cargo_home = cargo_home()?;
-    let prefixes = [(root, "/src"), (cargo_home.as_path(), "/cargo")];
+    // The last that matches holds, and what build scripts write mostly lies below the sources.
+    let prefixes = [(root, "/src"), (cargo_home.as_path(), "/cargo"), (target, "/target")];
     let remap = |option: &str| {
         let one = |(from, to): (&Path, &str)| format!("{option}={}={to}", from.display());
         prefixes.map(one)
@@ -31,6 +32,7 @@ pub fn build(root: &Path) -> Result<PathBuf> {
         .args(["build", "--release", "--locked", "--package", "tcptrace", "--bin", "tcptrace"])
         // With a target named, build scripts and macros are built without these flags.
         .args(["--target", &host()?])
+        .env("CARGO_TARGET_DIR", target)
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
         // C code of dependencies carries __FILE__ of its assertions.
         .env("CFLAGS", remap("-ffile-prefix-map").join(" "));

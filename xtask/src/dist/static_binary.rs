@@ -34,6 +34,9 @@ pub fn build(root: &Path, target: &Path) -> Result<PathBuf> {
         .args(["--target", &host()?])
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
+        // The names by which thin LTO hands functions from one crate to another carry a hash that is not the same in every
+        // directory.
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
         // C code of dependencies carries __FILE__ of its assertions.
         .env("CFLAGS", remap("-ffile-prefix-map").join(" "));
     let mut built = executables(&mut command)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
@@ -29,12 +30,13 @@ pub fn trials() -> Vec<Trial> {
         live("a_running_leaks_with_stacks_changes_nothing_and_starts_nothing", leaks),
         live("a_running_recording_opens_no_other_file", record),
         live("a_running_command_is_watched_by_what_starts_nothing_else", run),
+        live("a_running_experiment_has_one_thread_that_writes_files", experiment),
     ]
 }
 
 /// What a thread's name says that it keeps: capabilities, and whether it may make files. What is not here is not
 /// known to `docs/privileges.md` either.
-const THREADS: [(&str, &[u32], bool); 7] = [
+const THREADS: [(&str, &[u32], bool); 8] = [
     ("tcptrace", &[], false),
     ("http", &[], false),
     ("recorder", &[], false),
@@ -46,6 +48,8 @@ const THREADS: [(&str, &[u32], bool); 7] = [
     ("files", &[1, 3], true),
     // CAP_DAC_OVERRIDE.
     ("cgroup", &[1], true),
+    // CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_SYS_ADMIN.
+    ("sysctl", &[1, 12, 21], true),
 ];
 
 /// Something to try things on: a file, the name of another, and a process that sleeps.
@@ -292,4 +296,32 @@ fn run(_: &Sandbox) -> Result<()> {
     kill_process(Pid::from_child(&run), Signal::TERM)?;
     run.wait()?;
     outcome
+}
+
+/// With a /run of its own: a journal on the host would stop others' experiments.
+const EXPERIMENT: &str = r#"
+mount -t tmpfs tmpfs /run
+echo $$
+exec "$0" experiment --set net.ipv4.tcp_fin_timeout=10 --baseline 20 --settle 0s -d 300s
+"#;
+
+fn experiment(_: &Sandbox) -> Result<()> {
+    const FIN_TIMEOUT: &str = "/proc/sys/net/ipv4/tcp_fin_timeout";
+    let before = fs::read_to_string(FIN_TIMEOUT)?;
+    let Some(mut experiment) = spawn::with_own_mounts::<&str>(EXPERIMENT, &[])? else { return Ok(()) };
+    let mut said = BufReader::new(experiment.stdout.take().context("its output")?);
+    let mut pid = String::new();
+    said.read_line(&mut pid)?;
+    let pid: u32 = pid.trim().parse()?;
+    let outcome =
+        wait_until("attached programs", Duration::from_secs(60), || attached(pid) >= REQUIRED_HOOKS)
+            .and_then(|()| every_thread_is_confined(pid, &["tcptrace", "inventory", "sysctl"]));
+    // It restores what it set.
+    kill_process(Pid::from_raw(pid.cast_signed()).context("a process")?, Signal::TERM)?;
+    let ended = experiment.wait_with_output()?;
+    outcome.with_context(|| String::from_utf8_lossy(&ended.stderr).into_owned())?;
+    ensure!(ended.status.success(), "{ended:?}");
+    let after = fs::read_to_string(FIN_TIMEOUT)?;
+    ensure!(after == before, "{after} is left of an experiment, {before} it was");
+    Ok(())
 }

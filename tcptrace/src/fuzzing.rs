@@ -91,7 +91,10 @@ struct Anything;
 
 impl Resolver for Anything {
     fn netns(&self, wanted: &str) -> Result<u32, Unresolved> {
-        Ok(wanted.len() as u32)
+        // An inode number stands for itself; what is too small for one is the id of a process somewhere.
+        const FIRST: u32 = 0xF000_0000;
+        let inode = wanted.parse().ok().filter(|&inode| inode >= FIRST);
+        Ok(inode.unwrap_or(FIRST + wanted.len() as u32))
     }
 
     fn container(&self, id: &str) -> Result<Vec<u64>, Unresolved> {

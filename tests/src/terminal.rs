@@ -37,6 +37,35 @@ pub struct Terminal {
 struct Written {
     parser: vt100::Parser,
     bytes: Vec<u8>,
+    /// How many of them the parser has had.
+    shown: usize,
+}
+
+/// Begins and ends a frame that is to be shown as a whole (synchronized output, DEC private mode 2026).
+const FRAME: (&[u8], &[u8]) = (b"\x1b[?2026h", b"\x1b[?2026l");
+
+impl Written {
+    /// Shows what is complete: a person never sees the half of a frame either, and whoever waits for one thing on the
+    /// screen takes the rest to belong to it.
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        let waiting = &self.bytes[self.shown..];
+        let complete = match (last(waiting, FRAME.0), last(waiting, FRAME.1)) {
+            (Some(begun), ended) if ended.is_none_or(|ended| ended < begun) => begun,
+            // The beginning of a frame's mark may have come, and not its end.
+            _ => {
+                waiting.len()
+                    - (1..FRAME.0.len()).rev().find(|&n| waiting.ends_with(&FRAME.0[..n])).unwrap_or(0)
+            }
+        };
+        self.parser.process(&waiting[..complete]);
+        self.shown += complete;
+    }
+}
+
+/// Where the last of these marks begins.
+fn last(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    bytes.windows(mark.len()).rposition(|window| window == mark)
 }
 
 impl Terminal {
@@ -61,15 +90,14 @@ impl Terminal {
         command.env("TZ", "UTC").envs(vars.iter().copied());
         let child = spawn::start(&mut command).context("cannot start setsid (util-linux)")?;
         let parser = vt100::Parser::new(cells(rows), cells(columns), 0);
-        let written = Arc::new(Mutex::new(Written { parser, bytes: Vec::new() }));
+        let written = Arc::new(Mutex::new(Written { parser, bytes: Vec::new(), shown: 0 }));
         let (mut from, to) = (master.try_clone()?, Arc::clone(&written));
         thread::Builder::new().name("terminal".to_owned()).spawn(move || {
             let mut bytes = [0; 16 << 10];
             // Ends with an error when the last descriptor of the other side is closed.
             while let Ok(count @ 1..) = from.read(&mut bytes) {
                 let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
-                to.parser.process(&bytes[..count]);
-                to.bytes.extend_from_slice(&bytes[..count]);
+                to.add(&bytes[..count]);
             }
         })?;
         Ok(Self { master, _slave: slave, child, ended: None, written, before })
@@ -220,5 +248,26 @@ impl Drop for Terminal {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_half_of_a_frame_is_shown() {
+        let mut written =
+            Written { parser: vt100::Parser::new(cells(2), cells(20), 0), bytes: Vec::new(), shown: 0 };
+        let mut after = |bytes: &[u8]| {
+            written.add(bytes);
+            written.parser.screen().contents()
+        };
+        assert_eq!(after(b"plain"), "plain");
+        assert_eq!(after(b"\x1b[?20"), "plain");
+        assert_eq!(after(b"26h\rfirst"), "plain");
+        assert_eq!(after(b" frame\x1b[?2026l"), "first frame");
+        assert_eq!(after(b"\x1b[?2026h\rsecond frame"), "first frame");
+        assert_eq!(after(b"\x1b[?2026l\x1b[?2026h\rthird"), "second frame");
     }
 }

@@ -114,15 +114,18 @@ impl Outcomes {
     }
 }
 
+#[inline(always)]
 fn text(line: &mut Vec<u8>, key: &str, value: &str) {
     line.extend_from_slice(key.as_bytes());
     line.extend_from_slice(value.as_bytes());
 }
 
+#[inline(always)]
 fn number(line: &mut Vec<u8>, key: &str, value: impl itoa::Integer) {
     text(line, key, itoa::Buffer::new().format(value));
 }
 
+#[inline(always)]
 fn optional_number(line: &mut Vec<u8>, key: &str, value: Option<impl itoa::Integer>) {
     match value {
         Some(value) => number(line, key, value),
@@ -130,6 +133,7 @@ fn optional_number(line: &mut Vec<u8>, key: &str, value: Option<impl itoa::Integ
     }
 }
 
+#[inline(always)]
 fn optional_text(line: &mut Vec<u8>, key: &str, value: Option<&str>) {
     match value {
         Some(value) => {

@@ -2,7 +2,7 @@
 //!
 //! Serde takes nine times as long (1.7 µs against 0.19 µs on the machine it was tried on), which is a large part
 //! of what the connection itself costs the kernel. A
-//! transition is therefore written by hand, key by key, into one buffer that is kept; everything rare still
+//! transition is therefore written by hand, key by key, into one buffer of fixed size; everything rare still
 //! goes through serde. Tests hold both to the same bytes.
 
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ const NS_PER_S: i64 = 1_000_000_000;
 #[derive(Debug)]
 pub struct Outcomes {
     wall: WallClock,
-    line: Vec<u8>,
+    line: Buffer,
     /// The second that was written last and its text: many transitions share one.
     second: Option<(i64, String)>,
 }
@@ -33,7 +33,7 @@ impl Outcomes {
     /// With the clock that turns moments into times.
     #[must_use]
     pub fn new(wall: WallClock) -> Self {
-        Self { wall, line: Vec::with_capacity(1024), second: None }
+        Self { wall, line: Buffer::new(), second: None }
     }
 
     /// Writes the line of an outcome in one call of `write`.
@@ -41,51 +41,50 @@ impl Outcomes {
     /// # Errors
     /// What the writer returns.
     pub fn write(&mut self, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
-        match outcome {
-            Outcome::Transition(transition) => {
-                self.transition(transition)?;
-                out.write_all(&self.line)
-            }
-            Outcome::ConnectFailed { .. } => write_line(out, &Line::of_outcome(outcome, self.wall)),
+        if let Outcome::Transition(transition) = outcome
+            && let Some(line) = self.transition(transition)?
+        {
+            return out.write_all(line);
         }
+        write_line(out, &Line::of_outcome(outcome, self.wall))
     }
 
-    /// The keys in the order of [`super::Transition`].
-    fn transition(&mut self, transition: &Transition) -> io::Result<()> {
-        self.line.clear();
-        self.line.extend_from_slice(b"{\"type\":\"transition\",\"time\":\"");
+    /// The keys in the order of [`super::Transition`]. `None` for a line that is too long.
+    fn transition(&mut self, transition: &Transition) -> io::Result<Option<&[u8]>> {
+        self.line.len = 0;
+        self.line.put(b"{\"type\":\"transition\",\"time\":\"");
         self.time(transition.at);
         let line = &mut self.line;
         let flow = &transition.flow;
-        number(line, "\",\"mono_ns\":", transition.at);
-        number(line, ",\"conn\":", transition.conn);
-        number(line, ",\"netns\":", flow.netns);
-        text(line, ",\"family\":\"", family(flow.family()));
-        endpoint(line, "\",\"local\":\"", flow.local_addr())?;
-        endpoint(line, "\",\"remote\":\"", flow.remote_addr())?;
-        text(line, "\",\"from\":\"", transition.from.name());
-        text(line, "\",\"to\":\"", transition.to.name());
-        optional_number(line, "\",\"dwell_ns\":", transition.dwell.map(|dwell| dwell.ns));
+        line.number(b"\",\"mono_ns\":", transition.at);
+        line.number(b",\"conn\":", transition.conn);
+        line.number(b",\"netns\":", flow.netns);
+        line.text(b",\"family\":\"", family(flow.family()));
+        line.endpoint(b"\",\"local\":\"", flow.local_addr())?;
+        line.endpoint(b"\",\"remote\":\"", flow.remote_addr())?;
+        line.text(b"\",\"from\":\"", transition.from.name());
+        line.text(b"\",\"to\":\"", transition.to.name());
+        line.optional_number(b"\",\"dwell_ns\":", transition.dwell.map(|dwell| dwell.ns));
         let is_lower_bound = transition.dwell.is_some_and(|dwell| dwell.is_lower_bound);
-        text(line, ",\"dwell_is_lower_bound\":", if is_lower_bound { "true" } else { "false" });
-        optional_text(line, ",\"phase\":", transition.phase.map(phase));
-        optional_text(line, ",\"to_phase\":", transition.to_phase.map(phase));
-        optional_text(line, ",\"end\":", transition.end.map(end));
-        number(line, ",\"rearmed\":", transition.rearmed);
-        optional_number(line, ",\"as_full_socket_ns\":", transition.as_full_socket_ns);
-        optional_number(line, ",\"timeout_jiffies\":", transition.timeout_jiffies);
+        line.text(b",\"dwell_is_lower_bound\":", if is_lower_bound { "true" } else { "false" });
+        line.optional_text(b",\"phase\":", transition.phase.map(phase));
+        line.optional_text(b",\"to_phase\":", transition.to_phase.map(phase));
+        line.optional_text(b",\"end\":", transition.end.map(end));
+        line.number(b",\"rearmed\":", transition.rearmed);
+        line.optional_number(b",\"as_full_socket_ns\":", transition.as_full_socket_ns);
+        line.optional_number(b",\"timeout_jiffies\":", transition.timeout_jiffies);
         match &transition.owner {
-            None => line.extend_from_slice(b",\"owner\":null"),
+            None => line.put(b",\"owner\":null"),
             Some(owner) => {
-                number(line, ",\"owner\":{\"pid\":", owner.pid);
-                line.extend_from_slice(b",\"comm\":");
-                comm(line, owner.comm.bytes())?;
-                optional_text(line, ",\"evidence\":", Some(evidence(owner.evidence)));
-                line.push(b'}');
+                line.number(b",\"owner\":{\"pid\":", owner.pid);
+                line.put(b",\"comm\":");
+                line.comm(owner.comm.bytes())?;
+                line.optional_text(b",\"evidence\":", Some(evidence(owner.evidence)));
+                line.put(b"}");
             }
         }
-        line.extend_from_slice(b"}\n");
-        Ok(())
+        line.put(b"}\n");
+        Ok(line.whole())
     }
 
     /// RFC 3339 in UTC with nine digits, as [`super::Time`] writes it.
@@ -104,66 +103,150 @@ impl Outcomes {
             self.second = Some((second, shown.strftime("%FT%T").to_string()));
         }
         if let Some((_, shown)) = &self.second {
-            self.line.extend_from_slice(shown.as_bytes());
+            self.line.bytes(shown.as_bytes());
         }
-        // A leading 1 keeps the zeros, and makes room for the point.
-        let digits = self.line.len();
-        self.line.extend_from_slice(itoa::Buffer::new().format(ns + NS_PER_S).as_bytes());
-        self.line[digits] = b'.';
-        self.line.push(b'Z');
+        // A leading 1 keeps the zeros, and the point takes its place.
+        self.line.put(b".");
+        self.line.bytes(&itoa::Buffer::new().format(ns + NS_PER_S).as_bytes()[1..]);
+        self.line.put(b"Z");
     }
 }
 
-#[inline(always)]
-fn text(line: &mut Vec<u8>, key: &str, value: &str) {
-    line.extend_from_slice(key.as_bytes());
-    line.extend_from_slice(value.as_bytes());
+/// Room for a line of a transition: the longest has some 700 bytes, but for a task name of which each byte is escaped.
+const CAPACITY: usize = 1024;
+
+/// A line in the making. Of fixed size, so that a key is a few moves, where a vector would be asked each time whether it
+/// has room, and then have `memcpy` called.
+#[derive(Debug)]
+struct Buffer {
+    written: Box<[u8; CAPACITY]>,
+    /// Greater than [`CAPACITY`] when something did not fit.
+    len: usize,
 }
 
-#[inline(always)]
-fn number(line: &mut Vec<u8>, key: &str, value: impl itoa::Integer) {
-    text(line, key, itoa::Buffer::new().format(value));
-}
-
-#[inline(always)]
-fn optional_number(line: &mut Vec<u8>, key: &str, value: Option<impl itoa::Integer>) {
-    match value {
-        Some(value) => number(line, key, value),
-        None => text(line, key, "null"),
+impl Buffer {
+    fn new() -> Self {
+        Self { written: Box::new([0; CAPACITY]), len: 0 }
     }
-}
 
-#[inline(always)]
-fn optional_text(line: &mut Vec<u8>, key: &str, value: Option<&str>) {
-    match value {
-        Some(value) => {
-            text(line, key, "\"");
-            text(line, value, "\"");
+    /// What was written, if all of it fitted.
+    fn whole(&self) -> Option<&[u8]> {
+        self.written.get(..self.len)
+    }
+
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
+        if let Some(room) = self.written.get_mut(self.len..).and_then(|rest| rest.first_chunk_mut()) {
+            *room = *bytes;
         }
-        None => text(line, key, "null"),
+        self.len += N;
+    }
+
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        if let Some(room) = self.written.get_mut(self.len..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.len = end;
+    }
+
+    #[inline(always)]
+    fn text<const N: usize>(&mut self, key: &[u8; N], value: &str) {
+        self.put(key);
+        self.bytes(value.as_bytes());
+    }
+
+    #[inline(always)]
+    fn number<const N: usize>(&mut self, key: &[u8; N], value: impl itoa::Integer) {
+        self.text(key, itoa::Buffer::new().format(value));
+    }
+
+    #[inline(always)]
+    fn optional_number<const N: usize>(&mut self, key: &[u8; N], value: Option<impl itoa::Integer>) {
+        match value {
+            Some(value) => self.number(key, value),
+            None => {
+                self.put(key);
+                self.put(b"null");
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn optional_text<const N: usize>(&mut self, key: &[u8; N], value: Option<&str>) {
+        self.put(key);
+        match value {
+            Some(value) => {
+                self.text(b"\"", value);
+                self.put(b"\"");
+            }
+            None => self.put(b"null"),
+        }
+    }
+
+    #[inline(always)]
+    fn endpoint<const N: usize>(&mut self, key: &[u8; N], addr: SocketAddr) -> io::Result<()> {
+        self.put(key);
+        let IpAddr::V4(v4) = addr.ip() else { return write!(self, "{addr}") };
+        for octet in v4.octets() {
+            let (digits, count) = OCTETS[usize::from(octet)];
+            self.put(&digits);
+            // What a shorter number leaves unused is written over.
+            self.len -= digits.len() - usize::from(count);
+            self.put(b".");
+        }
+        self.len -= 1;
+        self.number(b":", addr.port());
+        Ok(())
+    }
+
+    /// A task name in quotes. What has to be escaped goes the way of everything else.
+    fn comm(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+            self.put(b"\"");
+            self.bytes(bytes);
+            self.put(b"\"");
+            return Ok(());
+        }
+        Ok(serde_json::to_writer(self, &crate::text::escape(bytes))?)
     }
 }
 
-fn endpoint(line: &mut Vec<u8>, key: &str, addr: SocketAddr) -> io::Result<()> {
-    line.extend_from_slice(key.as_bytes());
-    let IpAddr::V4(v4) = addr.ip() else { return write!(line, "{addr}") };
-    for (index, octet) in v4.octets().into_iter().enumerate() {
-        number(line, if index == 0 { "" } else { "." }, octet);
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes(bytes);
+        Ok(bytes.len())
     }
-    number(line, ":", addr.port());
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// A task name in quotes. What has to be escaped goes the way of everything else.
-fn comm(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
-    if bytes.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-        line.push(b'"');
-        line.extend_from_slice(bytes);
-        line.push(b'"');
-        return Ok(());
+/// The digits of every octet, from the left, and how many there are.
+const OCTETS: [([u8; 3], u8); 256] = {
+    let mut octets = [([b'0'; 3], 0); 256];
+    let mut n = 0;
+    while n < octets.len() {
+        let digits = [n / 100, n / 10 % 10, n % 10];
+        let count = if n >= 100 {
+            3
+        } else if n >= 10 {
+            2
+        } else {
+            1
+        };
+        let mut i = 0;
+        while i < count {
+            octets[n].0[i] = b'0' + digits[3 - count + i] as u8;
+            i += 1;
+        }
+        octets[n].1 = count as u8;
+        n += 1;
     }
-    Ok(serde_json::to_writer(line, &crate::text::escape(bytes))?)
-}
+    octets
+};
 
 const fn family(family: Family) -> &'static str {
     match family {

@@ -114,6 +114,10 @@ impl Engine {
         let passed = recorded.kernel_part(StateSet::ALL, Detail::Transitions);
         self.expect_every_end(tells_every_end(&passed.transitions));
         self.recorded = recorded;
+        self.look_at_filters();
+    }
+
+    fn look_at_filters(&mut self) {
         self.filters = leaves_out(&self.filter) || leaves_out(&self.recorded);
     }
 
@@ -321,7 +325,7 @@ impl Engine {
     /// Replaces the filter, from now on.
     pub fn set_filter(&mut self, filter: Filter) {
         self.filter = filter;
-        self.filters = leaves_out(&self.filter) || leaves_out(&self.recorded);
+        self.look_at_filters();
     }
 
     /// When [`Engine::tick`] has something to do, at the latest.

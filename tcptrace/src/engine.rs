@@ -132,6 +132,11 @@ impl Engine {
         self.meta.now = now;
     }
 
+    /// Says which events come next, so that the memory that they will look at is on its way. Changes nothing.
+    pub fn fetch(&self, events: &[Event]) {
+        self.tracker.fetch(events);
+    }
+
     /// Feeds one event; `sink` gets what the filter lets through.
     pub fn event(&mut self, event: &Event, mut sink: impl FnMut(&Outcome)) {
         self.meta.events += 1;

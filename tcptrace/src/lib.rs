@@ -27,6 +27,7 @@ pub mod merge;
 pub mod net;
 pub mod outcome;
 pub mod ports;
+mod prefetch;
 pub mod recording;
 pub mod replay;
 pub mod sandbox;

@@ -176,10 +176,10 @@ pub async fn run(
             signal = signals.any() => {
                 let Some(process) = options.forward_signals_to else { break EndedBy::Signal };
                 pass_on(signal, process);
-                tracer.next_batch(Duration::ZERO, |event| feed(engine, handler, &event)).await
+                tracer.next_batch(Duration::ZERO, |events| feed(engine, handler, events)).await
             }
-            () = options.wake.notified() => tracer.next_batch(Duration::ZERO, |event| feed(engine, handler, &event)).await,
-            batch = tracer.next_batch(wait, |event| feed(engine, handler, &event)) => batch,
+            () = options.wake.notified() => tracer.next_batch(Duration::ZERO, |events| feed(engine, handler, events)).await,
+            batch = tracer.next_batch(wait, |events| feed(engine, handler, events)) => batch,
         };
         let batch = batch.context("cannot read the ring buffer")?;
         if batch.events > 0 {
@@ -243,15 +243,15 @@ async fn last_dump_and_events(
 ) -> anyhow::Result<MonoNs> {
     let patience = Instant::now() + LAST_DUMP_PATIENCE;
     while !dump.is_ready() && Instant::now() < patience {
-        let batch = tracer.next_batch(LAST_DUMP_POLL, |event| feed(engine, handler, &event));
+        let batch = tracer.next_batch(LAST_DUMP_POLL, |events| feed(engine, handler, events));
         batch.await.context("cannot read the ring buffer")?;
     }
     let end = clock::monotonic_ns();
     // Bounded: events after the end are read, too, while others keep writing.
     for _ in 0..MAX_FINAL_BATCHES {
-        let batch = tracer.next_batch(Duration::ZERO, |event| {
-            if event.at() <= end {
-                feed(engine, handler, &event);
+        let batch = tracer.next_batch(Duration::ZERO, |events| {
+            for event in events.iter().filter(|event| event.at() <= end) {
+                feed(engine, handler, std::slice::from_ref(event));
             }
         });
         if !batch.await.context("cannot read the ring buffer")?.more {
@@ -297,9 +297,12 @@ const LAST_DUMP_POLL: Duration = Duration::from_millis(5);
 /// Batches read at most after the end: far more than a full ring holds.
 const MAX_FINAL_BATCHES: usize = 1 << 12;
 
-fn feed(engine: &mut Engine, handler: &mut impl Handler, event: &Event) {
-    handler.event(event);
-    engine.event(event, |outcome| handler.outcome(outcome));
+fn feed(engine: &mut Engine, handler: &mut impl Handler, events: &[Event]) {
+    engine.fetch(events);
+    for event in events {
+        handler.event(event);
+        engine.event(event, |outcome| handler.outcome(outcome));
+    }
 }
 
 /// Feeds anything but an event.

@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use tcptrace::workload::records::{AT_ONCE, Shape, Stream, engine, feed};
+use tcptrace::workload::records::{AT_ONCE, Reader, Shape, Stream};
 
 /// Counts allocations, and the bytes that are allocated now, of each thread by itself: the test runner has its own.
 struct Counting;
@@ -34,9 +34,9 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// Allocations while `records` are fed.
-fn allocations_of(engine: &mut tcptrace::engine::Engine, records: &[Vec<u8>]) -> u64 {
+fn allocations_of(reader: &mut Reader, records: &[Vec<u8>]) -> u64 {
     let before = ALLOCATIONS.get();
-    feed(engine, records);
+    reader.feed(records);
     ALLOCATIONS.get() - before
 }
 
@@ -47,16 +47,16 @@ const LAST_DOUBLINGS: u64 = 3;
 #[test]
 fn an_event_allocates_nothing_once_the_tables_have_their_size() {
     let shape = Shape { open: 5_000, ..Shape::default() };
-    let (mut engine, mut stream) = (engine(shape), Stream::new(shape));
+    let (mut reader, mut stream) = (Reader::new(shape), Stream::new(shape));
     // All that are open have ended twice over: every table and every histogram has seen what comes.
     while stream.made() < 3 * shape.open {
-        feed(&mut engine, &stream.next_records());
+        reader.feed(&stream.next_records());
     }
     let (mut allocations, mut events) = (0, 0);
     while stream.made() < 8 * shape.open {
         let records = stream.next_records();
         events += records.len();
-        allocations += allocations_of(&mut engine, &records);
+        allocations += allocations_of(&mut reader, &records);
     }
     assert!(events > 200_000, "{events}");
     assert!(allocations <= LAST_DOUBLINGS, "{allocations} allocations for {events} events");
@@ -65,12 +65,12 @@ fn an_event_allocates_nothing_once_the_tables_have_their_size() {
 /// Bytes for each of `count` that are made by `next`, tables' spare room included.
 fn bytes_each(count: u64, mut next: impl FnMut(&mut Stream) -> Vec<Vec<u8>>) -> f64 {
     let shape = Shape { open: count, ..Shape::default() };
-    let (mut engine, mut stream) = (engine(shape), Stream::new(shape));
-    feed(&mut engine, &next(&mut stream));
+    let (mut reader, mut stream) = (Reader::new(shape), Stream::new(shape));
+    reader.feed(&next(&mut stream));
     let (before, made) = (BYTES.get(), stream.made());
     while stream.made() < count {
         let records = next(&mut stream);
-        feed(&mut engine, &records);
+        reader.feed(&records);
     }
     (BYTES.get() - before) as f64 / (stream.made() - made) as f64
 }

@@ -26,4 +26,4 @@ mod tracer;
 pub use counters::Counters;
 pub use error::StartError;
 pub use load::{SkippedHook, is_typed};
-pub use tracer::{BatchInfo, ProgramStats, Tracer, TracerOptions};
+pub use tracer::{BatchInfo, EVENTS_AT_ONCE, ProgramStats, Tracer, TracerOptions};

@@ -7,6 +7,8 @@ use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::prefetch;
+
 /// Most records drained in one go: about a millisecond of work, so that signals, ticks and the terminal are
 /// served between two batches however full the ring is.
 const BATCH_RECORDS: usize = 4096;
@@ -79,12 +81,7 @@ const AHEAD_BYTES: usize = 384;
 /// What another processor has just written is in its cache: it comes while the records before it are worked on.
 #[inline]
 fn fetch_ahead(record: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in 0..2 {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(record.as_ptr().wrapping_add(AHEAD_BYTES + line * 64).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (record, AHEAD_BYTES);
+    let at = record.as_ptr().wrapping_add(AHEAD_BYTES);
+    prefetch::line(at);
+    prefetch::line(at.wrapping_add(64));
 }

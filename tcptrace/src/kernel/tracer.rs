@@ -22,6 +22,10 @@ use crate::event::Event;
 use crate::loss::Loss;
 use crate::snapshot::TransitionCount;
 
+/// Most events that are handed out together: so many are decoded before the first of them is used. Fewer leave less time
+/// for what they will look at to come from memory: with a million TIME_WAITs 32 take a fifteenth longer an event.
+pub const EVENTS_AT_ONCE: usize = 128;
+
 /// What to trace and with how much memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TracerOptions {
@@ -97,6 +101,8 @@ pub struct Tracer {
     hz: Option<u32>,
     undecodable: u64,
     first_undecodable: Option<DecodeError>,
+    /// Empty between two calls; kept for its memory.
+    decoded: Vec<Event>,
     /// Holds programs and links; last, so that the rings go first.
     bpf: Ebpf,
 }
@@ -152,33 +158,47 @@ impl Tracer {
             hz: hz::hz(),
             undecodable: 0,
             first_undecodable: None,
+            decoded: Vec::with_capacity(EVENTS_AT_ONCE),
             bpf,
         })
     }
 
     /// Waits until the programs ask to be read or `max_wait` has passed, then hands out a bounded batch of
-    /// events in the order of the ring. Allocates nothing. Can be cancelled without loss.
+    /// events in the order of the ring, at most [`EVENTS_AT_ONCE`] at a time. Allocates nothing. Can be cancelled without
+    /// loss.
     ///
     /// # Errors
     /// When the ring can no longer be waited for.
     pub async fn next_batch(
         &mut self,
         max_wait: Duration,
-        mut on_event: impl FnMut(Event),
+        mut on_events: impl FnMut(&[Event]),
     ) -> io::Result<BatchInfo> {
         let mut info = BatchInfo::default();
         let mut first_error = None;
+        let decoded = &mut self.decoded;
+        let mut hand_out = |decoded: &mut Vec<Event>| {
+            info.events += decoded.len();
+            on_events(decoded);
+            decoded.clear();
+        };
         let drained = self.events.next_batch(max_wait, |record| match decode::event(record) {
             Ok(event) => {
-                info.events += 1;
-                on_event(event);
+                decoded.push(event);
+                if decoded.len() == EVENTS_AT_ONCE {
+                    hand_out(decoded);
+                }
             }
             Err(error) => {
                 info.undecodable += 1;
                 first_error.get_or_insert(error);
             }
         });
-        info.more = drained.await?.more;
+        let more = drained.await?.more;
+        if !decoded.is_empty() {
+            hand_out(decoded);
+        }
+        info.more = more;
         self.note_undecodable(info.undecodable, first_error);
         if let Some(log) = &mut self.log {
             log.flush();

@@ -52,7 +52,7 @@ async fn collect(tracer: &mut Tracer, enough: impl Fn(&[Event]) -> bool) -> Vec<
     let begin = Instant::now();
     while !enough(&events) {
         assert!(begin.elapsed() < Duration::from_secs(5), "not enough after 5 s: {events:#?}");
-        tracer.next_batch(Duration::from_millis(20), |event| events.push(event)).await.unwrap();
+        tracer.next_batch(Duration::from_millis(20), |batch| events.extend_from_slice(batch)).await.unwrap();
     }
     events
 }
@@ -168,7 +168,9 @@ fn a_reader_that_stops_loses_events_and_says_how_many() {
         assert!(lost > 100, "{lost}");
         let counters = tracer.counters().unwrap();
         let mut seen = 0;
-        while tracer.next_batch(Duration::ZERO, |_| seen += 1).await.unwrap().events > 0 {}
+        while tracer.next_batch(Duration::ZERO, |events| seen += events.len() as u64).await.unwrap().events
+            > 0
+        {}
         assert_eq!(counters.submitted, seen);
         assert_eq!(counters.ring_full, lost);
         // Room again: it goes on by itself.
@@ -187,7 +189,8 @@ fn without_timers_no_mini_is_seen_and_a_foreign_namespace_never_is() {
             |events: &[Event]| states(events, &client).last().is_some_and(|c| c.to == State::Close);
         let events = collect(&mut plain, is_closed).await;
         assert!(events.iter().all(|event| matches!(event, Event::State(_))));
-        let info = foreign.next_batch(Duration::from_millis(50), |event| panic!("{event:?}")).await.unwrap();
+        let info =
+            foreign.next_batch(Duration::from_millis(50), |events| panic!("{events:?}")).await.unwrap();
         assert_eq!(info, BatchInfo::default());
     });
 }

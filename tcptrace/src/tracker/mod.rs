@@ -156,6 +156,18 @@ impl Tracker {
         }
     }
 
+    /// Says which events come next. Their minis have been left alone for a minute, and with a million of them no cache
+    /// holds one: looked up one after the other as the events are applied, each would be waited for; here all are on
+    /// their way together.
+    pub fn fetch(&self, events: &[Event]) {
+        let flows = events.iter().filter_map(|event| match event {
+            Event::MiniStarted(timer) | Event::MiniCancelled(timer) => Some(&timer.flow),
+            _ => None,
+        });
+        flows.clone().for_each(|flow| self.minis.fetch_index(flow));
+        flows.for_each(|flow| self.minis.fetch_rows(flow));
+    }
+
     /// When [`Self::expire`] may have something to say without a further event.
     #[must_use]
     pub fn deadline(&self) -> Option<MonoNs> {

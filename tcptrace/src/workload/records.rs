@@ -22,7 +22,9 @@ use tcptrace_common::{ExpireRecord, MiniRecord, StateRecord};
 
 use crate::decode;
 use crate::engine::Engine;
+use crate::event::Event;
 use crate::filter::Filter;
+use crate::kernel::EVENTS_AT_ONCE;
 use crate::outcome::Outcome;
 use crate::snapshot::Meta;
 use crate::tracker::Limits;
@@ -94,9 +96,9 @@ pub fn run(args: &ReplayArgs) -> io::Result<()> {
 /// When the tables of the tracker were too small for what is measured.
 #[must_use]
 pub fn replay(args: &ReplayArgs) -> Replayed {
-    let (mut engine, mut stream) = (engine(args.shape), Stream::new(args.shape));
+    let (mut reader, mut stream) = (Reader::new(args.shape), Stream::new(args.shape));
     while stream.made < args.shape.open {
-        feed(&mut engine, &stream.next_records());
+        reader.feed(&stream.next_records());
     }
     let mut replayed = Replayed { events: 0, ns_per_event: Vec::new() };
     for _ in 0..args.slices {
@@ -104,38 +106,54 @@ pub fn replay(args: &ReplayArgs) -> Replayed {
         for _ in 0..args.connections.div_ceil(AT_ONCE) {
             let records = stream.next_records();
             let started = Instant::now();
-            feed(&mut engine, &records);
+            reader.feed(&records);
             elapsed_ns += started.elapsed().as_nanos() as f64;
             events += records.len() as u64;
         }
         replayed.events += events;
         replayed.ns_per_event.push(elapsed_ns / events as f64);
     }
-    assert_eq!(engine.loss().table_full, 0, "the tables were too small for what this measures");
+    assert_eq!(reader.engine.loss().table_full, 0, "the tables were too small for what this measures");
     replayed
 }
 
-/// An engine with room for the stream.
-#[must_use]
-pub fn engine(shape: Shape) -> Engine {
-    let limits = Limits {
-        minis: usize::try_from(shape.open).unwrap_or(usize::MAX).saturating_add(1024),
-        ..Limits::default()
-    };
-    Engine::new(Meta::default(), Filter::default(), None, limits)
+/// An engine with room for a stream, fed as a live trace feeds it.
+pub struct Reader {
+    engine: Engine,
+    /// Empty between two calls; kept for its memory.
+    decoded: Vec<Event>,
 }
 
-/// What is measured: a function of its own, by whose name profilers find it.
-///
-/// # Panics
-/// When a record that was made here is not understood.
-#[inline(never)]
-pub fn feed(engine: &mut Engine, records: &[Vec<u8>]) {
-    for record in records {
-        let event = decode::event(record).expect("records made here are well-formed");
-        engine.event(&event, |outcome: &Outcome| {
-            black_box(outcome);
-        });
+impl Reader {
+    /// Knows of no connection.
+    #[must_use]
+    pub fn new(shape: Shape) -> Self {
+        let limits = Limits {
+            minis: usize::try_from(shape.open).unwrap_or(usize::MAX).saturating_add(1024),
+            ..Limits::default()
+        };
+        let engine = Engine::new(Meta::default(), Filter::default(), None, limits);
+        Self { engine, decoded: Vec::with_capacity(EVENTS_AT_ONCE) }
+    }
+
+    /// What is measured: a function of its own, by whose name profilers find it.
+    ///
+    /// # Panics
+    /// When a record that was made here is not understood.
+    #[inline(never)]
+    pub fn feed(&mut self, records: &[Vec<u8>]) {
+        for records in records.chunks(EVENTS_AT_ONCE) {
+            for record in records {
+                self.decoded.push(decode::event(record).expect("records made here are well-formed"));
+            }
+            self.engine.fetch(&self.decoded);
+            for event in &self.decoded {
+                self.engine.event(event, |outcome: &Outcome| {
+                    black_box(outcome);
+                });
+            }
+            self.decoded.clear();
+        }
     }
 }
 

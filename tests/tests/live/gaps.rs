@@ -61,16 +61,16 @@ async fn with_swallowed_ends(netns: u32) -> Result<()> {
     while !engine.has_doubts() {
         ensure!(now_ns() < deadline, "nothing is doubted: {:?}", engine.loss());
         let at = now_ns();
-        let batch = tracer.next_batch(Duration::from_millis(50), |event| {
-            match event {
-                Event::MiniCancelled(timer) if swallowed.contains(&timer.flow.local_port) => {
-                    of_swallowed.push(timer.mini);
-                    return;
+        let batch = tracer.next_batch(Duration::from_millis(50), |events| {
+            for event in events {
+                match event {
+                    Event::MiniCancelled(timer) if swallowed.contains(&timer.flow.local_port) => {
+                        of_swallowed.push(timer.mini);
+                    }
+                    Event::MiniExpired(expired) if of_swallowed.contains(&expired.mini) => {}
+                    event => engine.event(event, |outcome| ended += usize::from(is_end_of_orphan(outcome))),
                 }
-                Event::MiniExpired(expired) if of_swallowed.contains(&expired.mini) => return,
-                _ => {}
             }
-            engine.event(&event, |outcome| ended += usize::from(is_end_of_orphan(outcome)));
         });
         if !batch.await?.more {
             engine.tick(at, |_| {});

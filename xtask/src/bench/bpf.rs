@@ -41,16 +41,17 @@ pub fn run(args: &Args, binary: &Path) -> Result<()> {
     let timer = Foreign::new()?;
     // By load and tracepoint: nanoseconds a run beyond the floor, and how many runs of all rounds.
     let mut table: BTreeMap<(&str, String), (Vec<f64>, u64)> = BTreeMap::new();
-    let mut floors = Vec::new();
+    let mut floors: BTreeMap<(&str, String), Vec<f64>> = BTreeMap::new();
     for _ in 0..args.rounds {
         let mut measure = |load: &'static str, make: &dyn Fn() -> Result<()>| -> Result<()> {
-            let empty = Empty::attach("timer_start")?;
             let before = syscall::attached(pid)?;
+            let empty: Vec<Empty> =
+                before.iter().map(|(tracepoint, _)| Empty::attach(tracepoint)).collect::<Result<_>>()?;
             make()?;
-            let (after, floor) = (syscall::attached(pid)?, empty.runs()?);
-            let floor_ns = per_run(Runs::default(), floor).context("the empty program never ran")?;
-            floors.push(floor_ns);
-            for (tracepoint, after) in after {
+            let after = syscall::attached(pid)?;
+            for ((tracepoint, after), empty) in after.into_iter().zip(&empty) {
+                let Some(floor_ns) = per_run(Runs::default(), empty.runs()?) else { continue };
+                floors.entry((load, tracepoint.clone())).or_default().push(floor_ns);
                 let before = before
                     .iter()
                     .find(|(_, runs)| runs.id == after.id)
@@ -75,14 +76,12 @@ pub fn run(args: &Args, binary: &Path) -> Result<()> {
         let (least, greatest) = range(values).context("no rounds")?;
         Ok(format!("{:.0} ns ({least:.0}–{greatest:.0})", median(values).context("no rounds")?))
     };
-    println!(
-        "{} rounds; the statistics themselves take {} a run, taken off below",
-        args.rounds,
-        spread(&floors)?
-    );
-    println!("{:>20}  {:>12}  {:>14}  tracepoint", "a run", "runs", "load");
-    for ((load, tracepoint), (values, runs)) in &table {
-        println!("{:>20}  {runs:>12}  {load:>14}  {tracepoint}", spread(values)?);
+    println!("{} rounds; what an empty program takes at the same tracepoint is taken off", args.rounds);
+    println!("{:>20}  {:>16}  {:>12}  {:>14}  tracepoint", "a run", "an empty one", "runs", "load");
+    for (at, (values, runs)) in &table {
+        let (load, tracepoint) = at;
+        let floor = floors.get(at).map_or_else(|| Ok(String::new()), |floors| spread(floors))?;
+        println!("{:>20}  {floor:>16}  {runs:>12}  {load:>14}  {tracepoint}", spread(values)?);
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ pub(crate) fn line(at: *const u8) {
     let _ = at;
 }
 
-/// All cache lines of `bytes` bytes that begin at the beginning of a line.
+/// Every 64th of `bytes` bytes: all cache lines that they touch, where they begin with one; else perhaps not the last.
 #[inline]
 pub(crate) fn lines(at: *const u8, bytes: usize) {
     for offset in (0..bytes).step_by(LINE) {

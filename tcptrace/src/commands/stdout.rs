@@ -71,6 +71,34 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_failed_are_not_sent_a_second_time() {
+        /// Refuses the first line and takes the others.
+        struct Full<'a>(bool, &'a mut Vec<u8>);
+
+        impl Write for Full<'_> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if !std::mem::replace(&mut self.0, true) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.1.write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let mut passed = Vec::new();
+        let mut sink = LineSink::new(Full(false, &mut passed));
+        sink.write_all(b"1\n2").unwrap();
+        assert_eq!(sink.flush().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        sink.write_all(b"\n").unwrap();
+        sink.flush().unwrap();
+        drop(sink);
+        assert_eq!(passed, b"2\n");
+    }
+
+    #[test]
     fn a_full_batch_passes_by_itself_at_a_line_end() {
         let mut passed = Vec::new();
         let mut sink = LineSink::new(&mut passed);

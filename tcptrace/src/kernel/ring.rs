@@ -77,11 +77,11 @@ impl Ring {
 
 /// How far ahead of a record its successors are fetched, bytes: three or four of them.
 const AHEAD_BYTES: usize = 384;
+/// What is fetched for each record, bytes: as much as the longest takes.
+const RECORD_BYTES: usize = 128;
 
 /// What another processor has just written is in its cache: it comes while the records before it are worked on.
 #[inline]
 fn fetch_ahead(record: &[u8]) {
-    let at = record.as_ptr().wrapping_add(AHEAD_BYTES);
-    prefetch::line(at);
-    prefetch::line(at.wrapping_add(64));
+    prefetch::lines(record.as_ptr().wrapping_add(AHEAD_BYTES), RECORD_BYTES);
 }

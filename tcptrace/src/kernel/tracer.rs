@@ -23,7 +23,7 @@ use crate::loss::Loss;
 use crate::snapshot::TransitionCount;
 
 /// Most events that are handed out together: so many are decoded before the first of them is used. Fewer leave less time
-/// for what they will look at to come from memory; more would not fit into the processor's first cache.
+/// for what they will look at to come from memory.
 pub const EVENTS_AT_ONCE: usize = 128;
 
 /// What to trace and with how much memory.

@@ -31,6 +31,17 @@ const CHURN_MS: &str = "1500";
 /// Timers set and removed in a round.
 const TIMERS: u32 = 300_000;
 
+/// What was measured of a program under a load.
+#[derive(Debug, Default)]
+struct Row {
+    /// Nanoseconds a run beyond the floor, round by round.
+    beyond_ns: Vec<f64>,
+    /// What an empty program beside it took, nanoseconds a run, round by round.
+    floors_ns: Vec<f64>,
+    /// Runs of all rounds.
+    runs: u64,
+}
+
 /// Runs the benchmark and prints the table.
 pub fn run(args: &Args, binary: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "tracing and network namespaces need root");
@@ -39,27 +50,26 @@ pub fn run(args: &Args, binary: &Path) -> Result<()> {
     sleep(Duration::from_millis(500));
     let pid = tracer.pid().context("not started")?;
     let timer = Foreign::new()?;
-    // By load and tracepoint: nanoseconds a run beyond the floor, and how many runs of all rounds.
-    let mut table: BTreeMap<(&str, String), (Vec<f64>, u64)> = BTreeMap::new();
-    let mut floors: BTreeMap<(&str, String), Vec<f64>> = BTreeMap::new();
+    // By load and tracepoint.
+    let mut table: BTreeMap<(&str, String), Row> = BTreeMap::new();
     for _ in 0..args.rounds {
         let mut measure = |load: &'static str, make: &dyn Fn() -> Result<()>| -> Result<()> {
-            let before = syscall::attached(pid)?;
-            let empty: Vec<Empty> =
-                before.iter().map(|(tracepoint, _)| Empty::attach(tracepoint)).collect::<Result<_>>()?;
+            let ours = syscall::attached(pid)?;
+            let beside = |(tracepoint, before): (String, Runs)| -> Result<(String, Runs, Empty)> {
+                let empty = Empty::attach(&tracepoint)?;
+                Ok((tracepoint, before, empty))
+            };
+            let ours: Vec<_> = ours.into_iter().map(beside).collect::<Result<_>>()?;
             make()?;
             let after = syscall::attached(pid)?;
-            for ((tracepoint, after), empty) in after.into_iter().zip(&empty) {
-                let Some(floor_ns) = per_run(Runs::default(), empty.runs()?) else { continue };
-                floors.entry((load, tracepoint.clone())).or_default().push(floor_ns);
-                let before = before
-                    .iter()
-                    .find(|(_, runs)| runs.id == after.id)
-                    .map_or(Runs::default(), |&(_, runs)| runs);
-                let Some(ns) = per_run(before, after) else { continue };
-                let (values, runs) = table.entry((load, tracepoint)).or_default();
-                values.push(ns - floor_ns);
-                *runs += after.count - before.count;
+            for (tracepoint, before, empty) in ours {
+                let Some((_, after)) = after.iter().find(|(_, runs)| runs.id == before.id) else { continue };
+                let floor_ns = per_run(Runs::default(), empty.runs()?);
+                let Some((ns, floor_ns)) = per_run(before, *after).zip(floor_ns) else { continue };
+                let row = table.entry((load, tracepoint)).or_default();
+                row.beyond_ns.push(ns - floor_ns);
+                row.floors_ns.push(floor_ns);
+                row.runs += after.count - before.count;
             }
             Ok(())
         };
@@ -78,10 +88,9 @@ pub fn run(args: &Args, binary: &Path) -> Result<()> {
     };
     println!("{} rounds; what an empty program takes at the same tracepoint is taken off", args.rounds);
     println!("{:>20}  {:>16}  {:>12}  {:>14}  tracepoint", "a run", "an empty one", "runs", "load");
-    for (at, (values, runs)) in &table {
-        let (load, tracepoint) = at;
-        let floor = floors.get(at).map_or_else(|| Ok(String::new()), |floors| spread(floors))?;
-        println!("{:>20}  {floor:>16}  {runs:>12}  {load:>14}  {tracepoint}", spread(values)?);
+    for ((load, tracepoint), Row { beyond_ns, floors_ns, runs }) in &table {
+        let (beyond, floor) = (spread(beyond_ns)?, spread(floors_ns)?);
+        println!("{beyond:>20}  {floor:>16}  {runs:>12}  {load:>14}  {tracepoint}");
     }
     Ok(())
 }

@@ -104,7 +104,7 @@ pub const ABSENT: u32 = u32::MAX;
 pub struct Filter {
     /// For each old state (index) the bit mask of new states (bit = state number) that user space wants.
     pub transitions: [u16; state::SLOTS],
-    /// The same for those that user space wants only for [`TAKEOVER_NS`] after a mini has ended early: they tell
+    /// The same for those that user space wants only for [`TAKEOVER_S`] after a mini has ended early: they tell
     /// whether a new connection took its four-tuple over.
     pub takeover: [u16; state::SLOTS],
     /// Wanted address family: 0 any, 2 IPv4 (v4-mapped IPv6 included), 10 IPv6 proper.
@@ -132,9 +132,9 @@ impl Filter {
     };
 }
 
-/// How long after a mini's early end a connection that took its four-tuple over may still show, in nanoseconds:
-/// longer than the tracker waits for it.
-pub const TAKEOVER_NS: u64 = 2_000_000_000;
+/// How long after a mini's early end a connection that took its four-tuple over may still show, in seconds: longer than
+/// the tracker waits for it.
+pub const TAKEOVER_S: u64 = 2;
 
 /// Everything the loader tells the programs: the one global, named `CONFIG`, in `.rodata`.
 #[repr(C)]
@@ -147,6 +147,8 @@ pub struct Config {
     pub wakeup_bytes: u64,
     /// Size of a kernel stack in bytes (THREAD_SIZE): 16 KiB on x86-64, twice that under KASAN.
     pub thread_size: u64,
+    /// [`TAKEOVER_S`] in jiffies, the clock that costs nothing to read.
+    pub takeover_jiffies: u64,
     /// Member offsets.
     pub offsets: Offsets,
     /// Kernel-side filters.
@@ -159,7 +161,7 @@ pub struct Config {
 const _: () = {
     assert!(size_of::<Offsets>() == 39 * 4);
     assert!(size_of::<Filter>() == 64);
-    assert!(size_of::<Config>() == 24 + 156 + 64 + 4);
+    assert!(size_of::<Config>() == 32 + 156 + 64 + 4);
 };
 
 #[cfg(feature = "user")]

@@ -11,7 +11,8 @@ use tcptrace_common::{
 };
 
 use crate::{
-    context, flow,
+    context,
+    flow::{self, Namespace},
     kernel::ReadFailed,
     maps::LAST_CONNECT,
     ring,
@@ -32,7 +33,7 @@ fn try_connect_stack(ctx: &RawTracePointContext) -> Result<(), ReadFailed> {
     let sk = ctx.arg::<u64>(0);
     let mut common = flow::common(sk);
     common.read()?;
-    let Some(sock) = Sock::wanted(&common, false)? else { return Ok(()) };
+    let Some(sock) = Sock::wanted(&common, Namespace::of(&common)?, false)? else { return Ok(()) };
     let ports = Ports { local: sock.flow.local_port, remote: sock.flow.remote_port };
     stack::report(KIND_STATE, context::of_caller(), sk, ports, time_of(sk))
 }

@@ -9,7 +9,8 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    context, flow,
+    context,
+    flow::{self, Namespace},
     kernel::ReadFailed,
     maps::{EOF_SEEN, EOF_SLOTS, ToldEof},
     object::{Object as _, Probed},
@@ -48,7 +49,7 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
     if common.get::<u8>(config!(offsets.skc_state))? != CLOSE_WAIT {
         return Ok(None);
     }
-    let Some(sock) = Sock::wanted(&common, false)? else { return Ok(None) };
+    let Some(sock) = Sock::wanted(&common, Namespace::of(&common)?, false)? else { return Ok(None) };
     // A call for no bytes returns 0 as well, with data or the end of file still to be read.
     let unread = sock.unread()?;
     if unread != 0 && unread != UNREAD_UNKNOWN {
@@ -73,7 +74,7 @@ pub fn report(ctx: &RawTracePointContext) -> Result<Option<Told>, ReadFailed> {
             (*record).kind = KIND_EOF;
             (*record).flags = flags;
             (*record).pad = [0; 2];
-            (*record).netns = sock.flow.netns;
+            (*record).netns = sock.flow.namespace.inode;
             (*record).time_ns = time_ns;
             (*record).sk = sk;
             ((*record).pid, (*record).tid) = Probed::pid_tid(&Probed::task());

@@ -20,43 +20,53 @@ pub fn common(address: u64) -> Common {
     Window::new(address, 0)
 }
 
-/// The network namespace, `struct net`; `None` on a kernel without namespaces (CONFIG_NET_NS).
-///
-/// To be asked for before the program branches. For each path on which a pointer is loaded by way of a typed argument
-/// the verifier compares the names of all the kernel's types with names of its own, several times
-/// (`btf_nested_type_is_trusted`): a millisecond each.
-#[inline(always)]
-pub fn net<O: Object>(common: &O) -> Result<Option<O::Other>, ReadFailed> {
-    if config!(offsets.skc_net) == ABSENT {
-        return Ok(None);
+/// A network namespace.
+pub struct Namespace<O: Object> {
+    /// `struct net`; `None` on a kernel without namespaces (CONFIG_NET_NS).
+    pub net: Option<O::Other>,
+    /// Its inode number; 0 without.
+    pub inode: u32,
+}
+
+impl<O: Object> Namespace<O> {
+    /// That of a socket.
+    ///
+    /// To be asked for before the program branches. For each path on which a pointer is loaded by way of a typed argument
+    /// the verifier compares the names of all the kernel's types with names of its own, several times
+    /// (`btf_nested_type_is_trusted`): a millisecond each.
+    #[inline(always)]
+    pub fn of(common: &O) -> Result<Self, ReadFailed> {
+        if config!(offsets.skc_net) == ABSENT {
+            return Ok(Self { net: None, inode: 0 });
+        }
+        let net = common.target(config!(offsets.skc_net))?;
+        let inode = net.member(config!(offsets.net_inum))?;
+        Ok(Self { net: Some(net), inode })
     }
-    common.target(config!(offsets.skc_net)).map(Some)
 }
 
 /// A socket's place in the network, in network byte order.
 pub struct Flow<'a, O: Object> {
     common: &'a O,
-    /// As [`net`] says.
-    pub net: Option<O::Other>,
+    /// The namespace it is in.
+    pub namespace: Namespace<O>,
     family: u16,
     /// Local port, big endian; 0 while there is none.
     pub local_port: u16,
     /// Remote port, big endian.
     pub remote_port: u16,
-    /// Inode number of the network namespace; 0 without.
-    pub netns: u32,
 }
 
 impl<'a, O: Object> Flow<'a, O> {
     /// Completes what `common` says. `None` when a filter rules it out or the family is not IP.
     ///
-    /// `net` is what [`net`] says of it, `local_port` big endian. `listening` says that the socket is or was a listener: the remote side of
+    /// `local_port` is big endian. `listening` says that the socket is or was a listener: the remote side of
     /// the child that it has just made may still be the listener's (`inet_csk_clone_lock` before 6.18), and
     /// an IPv6 listener may serve both families, so neither is filtered on.
     #[inline(always)]
     pub fn wanted(
         common: &'a O,
-        net: Option<O::Other>,
+        namespace: Namespace<O>,
         local_port: u16,
         listening: bool,
     ) -> Result<Option<Self>, ReadFailed> {
@@ -65,16 +75,12 @@ impl<'a, O: Object> Flow<'a, O> {
             return Ok(None);
         }
         let remote_port = common.member::<u16>(config!(offsets.skc_dport))?;
-        let netns = match &net {
-            Some(net) => net.member(config!(offsets.net_inum))?,
-            None => 0,
-        };
-        let flow = Self { common, net, family, local_port, remote_port, netns };
+        let flow = Self { common, namespace, family, local_port, remote_port };
         if !flow.has_wanted_port(listening) || !flow.has_wanted_family(listening)? {
             return Ok(None);
         }
         let wanted = config!(filter.netns);
-        if wanted != 0 && netns != wanted {
+        if wanted != 0 && flow.namespace.inode != wanted {
             return Ok(None);
         }
         Ok(Some(flow))

@@ -19,7 +19,8 @@ use tcptrace_common::{
 use crate::{
     buckets,
     config::{CONFIG, config},
-    context, flow,
+    context,
+    flow::{self, Namespace},
     kernel::ReadFailed,
     maps::{LAST_CONNECT, SockTime},
     object::{Object, Typed},
@@ -61,10 +62,11 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
     let (from, to) = (from as u8, to as u8);
     let listening = from == LISTEN || to == LISTEN;
     object.fill()?;
-    let Some(sock) = Sock::wanted(&object, listening)? else { return Ok(()) };
-    if !is_wanted && !takeover::is_possible_in(sock.flow.netns) {
+    let namespace = Namespace::of(&object)?;
+    if !is_wanted && !takeover::is_possible_in(namespace.inode) {
         return Ok(());
     }
+    let Some(sock) = Sock::wanted(&object, namespace, listening)? else { return Ok(()) };
 
     let mut flags = sock.protocol_flags()?;
     let mut sk_err = 0;
@@ -78,7 +80,7 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
     let unread = unread(&sock, from, to)?;
     let buckets_left = if to == CLOSE && sk_err == 0 && 1 << from & MAKES_MINIS != 0 {
         // Without it a reason may be missing; without the record the whole transition would.
-        buckets::left(sock.flow.net.as_ref()).unwrap_or(BUCKETS_UNKNOWN)
+        buckets::left(sock.flow.namespace.net.as_ref()).unwrap_or(BUCKETS_UNKNOWN)
     } else {
         BUCKETS_UNKNOWN
     };
@@ -102,7 +104,7 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
         (*record).flags = flags;
         (*record).from = from;
         (*record).to = to;
-        (*record).netns = sock.flow.netns;
+        (*record).netns = sock.flow.namespace.inode;
         (*record).time_ns = time_ns;
         (*record).sk = object.address();
         (*record).unread = unread;

@@ -23,9 +23,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::S
 /// Transitions that found no room in [`EVENTS`], on this CPU, by `tcptrace_common::counter::lost_transition`: how
 /// many of which kind stays exact when the events themselves are lost.
 #[map]
-pub static LOST_TRANSITIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::LOST_TRANSITION_SLOTS, 0);
+pub static LOST_TRANSITIONS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(counter::LOST_TRANSITION_SLOTS, 0);
 
-/// When a mini last ended early, CLOCK_MONOTONIC, nanoseconds, 0 while none has: in the first slot on the whole
+/// When a mini last ended early, in jiffies, 0 while none has: in the first slot on the whole
 /// host, in the others by network namespace. Common to all CPUs: what takes a four-tuple over may run on another
 /// one. Namespaces that meet in a slot only let through more than they would alone.
 #[map]

@@ -9,7 +9,7 @@ use tcptrace_common::record::{FLAG_PROCESS, KIND_MINI_CANCEL, MiniRecord};
 use crate::{
     config::config,
     context,
-    flow::{self, Flow},
+    flow::{self, Flow, Namespace},
     kernel::{ReadFailed, read},
     object::Object,
     ring, takeover,
@@ -32,14 +32,16 @@ pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), 
     common.read()?;
     // `tw_num` is the socket's `inet_num` (`inet_twsk_alloc`) and never given up.
     let local_port = common.get::<u16>(config!(offsets.skc_num))?.to_be();
-    let Some(place) = Flow::wanted(&common, flow::net(&common)?, local_port, false)? else { return Ok(()) };
+    let Some(place) = Flow::wanted(&common, Namespace::of(&common)?, local_port, false)? else {
+        return Ok(());
+    };
     let substate = read::<u8>(mini, config!(offsets.tw_substate))?;
     let expires = timer.member::<u64>(config!(offsets.timer_expires))?;
     // SAFETY: neither helper takes anything.
     let (now_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
     let left_jiffies = expires.wrapping_sub(jiffies) as i64;
     if kind == KIND_MINI_CANCEL && left_jiffies > 0 {
-        takeover::may_follow(place.netns, now_ns);
+        takeover::may_follow(place.namespace.inode, jiffies);
     }
     let (local, remote) = (place.local()?, place.remote()?);
 
@@ -53,7 +55,7 @@ pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), 
         (*record).flags = flags;
         (*record).substate = substate;
         (*record).pad = 0;
-        (*record).netns = place.netns;
+        (*record).netns = place.namespace.inode;
         (*record).time_ns = now_ns;
         (*record).mini = mini;
         (*record).left_jiffies = left_jiffies;

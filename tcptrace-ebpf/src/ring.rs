@@ -55,7 +55,8 @@ pub fn submit<T: 'static>(entry: RingBufEntry<T>, time_ns: u64) {
         },
         None => 0,
     };
-    let flag = if ends_a_quiet_time(time_ns) || wakes(submitted) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    let flag =
+        if ends_a_quiet_time(time_ns) || wakes(submitted) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     entry.submit(flag.into());
 }
 

@@ -7,7 +7,7 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    flow::{self, Flow},
+    flow::{Flow, Namespace},
     kernel::{ReadFailed, read},
     object::Object,
 };
@@ -30,8 +30,11 @@ impl<'a, O: Object> Sock<'a, O> {
     /// `None` for other protocols (SCTP reports through the same tracepoints, with other meanings) and for
     /// what the filters rule out. `listening` as in [`Flow::wanted`].
     #[inline(always)]
-    pub fn wanted(object: &'a O, listening: bool) -> Result<Option<Self>, ReadFailed> {
-        let net = flow::net(object)?;
+    pub fn wanted(
+        object: &'a O,
+        namespace: Namespace<O>,
+        listening: bool,
+    ) -> Result<Option<Self>, ReadFailed> {
         let protocol = protocol(object)?;
         if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
             return Ok(None);
@@ -45,7 +48,7 @@ impl<'a, O: Object> Sock<'a, O> {
             0 => tcp.member(config!(offsets.inet_sport))?,
             port => port.to_be(),
         };
-        Ok(Flow::wanted(object, net, local_port, listening)?.map(|flow| Self { object, tcp, flow }))
+        Ok(Flow::wanted(object, namespace, local_port, listening)?.map(|flow| Self { object, tcp, flow }))
     }
 
     /// FLAG_MPTCP, FLAG_MPTCP_SUBFLOW and FLAG_LINGER2_NEGATIVE.
@@ -73,7 +76,7 @@ impl<'a, O: Object> Sock<'a, O> {
             let address = self.object.address();
             (read::<u64>(address, config!(offsets.sk_socket))?, read(address, config!(offsets.sk_err))?)
         } else {
-            // Not by way of `object`: see `flow::net`.
+            // Not by way of `object`: see `Namespace::of`.
             let mut near = self.tcp.near::<2>(config!(offsets.sk_err));
             near.fill()?;
             (near.member(config!(offsets.sk_socket))?, near.member(config!(offsets.sk_err))?)

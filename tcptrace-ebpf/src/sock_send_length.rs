@@ -14,7 +14,8 @@ use tcptrace_common::{
 
 use crate::{
     config::config,
-    context, eof, flow,
+    context, eof,
+    flow::{self, Namespace},
     kernel::ReadFailed,
     maps::{SEND_BUDGET, SENT_SEEN, SENT_SLOTS, ToldEof},
     ring,
@@ -47,7 +48,7 @@ fn try_sock_send_length_stack(ctx: &RawTracePointContext) -> Result<(), ReadFail
     if family != flow::AF_INET && family != flow::AF_INET6 || state != ESTABLISHED && state != CLOSE_WAIT {
         return Ok(());
     }
-    let Some(sock) = Sock::wanted(&common, false)? else { return Ok(()) };
+    let Some(sock) = Sock::wanted(&common, Namespace::of(&common)?, false)? else { return Ok(()) };
     let Some(seen) = SENT_SEEN.get_ptr_mut(eof::slot_of(sk, SENT_SLOTS)) else { return Ok(()) };
     let Sock { flow, .. } = &sock;
     let connection = u64::from(state) << 32 | u64::from(flow.local_port) << 16 | u64::from(flow.remote_port);

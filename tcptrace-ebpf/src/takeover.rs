@@ -4,21 +4,23 @@
 //! connections say nothing that a command about closing connections wants, and they are a third of all
 //! transitions: so they pass only for a while after a mini's early end.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use tcptrace_common::config::TAKEOVER_NS;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 
-use crate::maps::{EARLY_END_SLOTS, EARLY_ENDS};
+use crate::{
+    config::config,
+    maps::{EARLY_END_SLOTS, EARLY_ENDS},
+};
 
 /// Slot of the whole host: most hosts have no early end in a long while, and look no further.
 const HOST: u32 = 0;
 
-/// A mini ended early at `now_ns`, or its timer is about to be set again: which of the two shows only afterwards.
+/// A mini ended early, at `jiffies`, or its timer is about to be set again: which of the two shows only afterwards.
 #[inline(always)]
-pub fn may_follow(netns: u32, now_ns: u64) {
+pub fn may_follow(netns: u32, jiffies: u64) {
     for slot in [HOST, slot(netns)] {
         if let Some(last) = EARLY_ENDS.get_ptr_mut(slot) {
             // SAFETY: within the map and aligned. Which of two CPUs is the last to write makes no difference.
-            unsafe { last.write_volatile(now_ns) };
+            unsafe { last.write_volatile(jiffies) };
         }
     }
 }
@@ -45,7 +47,8 @@ fn slot(netns: u32) -> u32 {
 fn is_recent(slot: u32) -> bool {
     let Some(last) = EARLY_ENDS.get_ptr(slot) else { return true };
     // SAFETY: within the map and aligned; words are written as a whole.
-    let last_ns = unsafe { last.read_volatile() };
-    // SAFETY: the helper takes nothing. It is not called where nothing has ended early, which saves as much again.
-    last_ns != 0 && unsafe { bpf_ktime_get_ns() }.saturating_sub(last_ns) < TAKEOVER_NS
+    let last = unsafe { last.read_volatile() };
+    // Jiffies are a word of memory, and this is asked of every beginning of a connection; the clock takes longer than all the
+    // rest of it. SAFETY: the helper takes nothing.
+    last != 0 && unsafe { bpf_jiffies64() }.wrapping_sub(last) < config!(takeover_jiffies)
 }

@@ -3,6 +3,9 @@
 use rustix::thread::ClockId;
 use rustix::time::clock_getres;
 
+/// That of Alpha.
+const GREATEST_HZ: u32 = 1200;
+
 /// HZ of the running kernel, exact and without privileges; `None` where the answer makes no sense.
 ///
 /// The resolution of the coarse clocks is one tick, `TICK_NSEC = (NSEC_PER_SEC + HZ/2) / HZ`
@@ -18,10 +21,16 @@ pub fn hz() -> Option<u32> {
     hz_of_tick(tick_ns)
 }
 
+/// So many seconds in jiffies of the running kernel; more, where its HZ is not known.
+#[must_use]
+pub fn jiffies(seconds: u64) -> u64 {
+    seconds * u64::from(hz().unwrap_or(GREATEST_HZ))
+}
+
 /// Kernels are built with HZ from 24 (MIPS) to 1200 (Alpha); anything else is not a tick.
 fn hz_of_tick(tick_ns: u64) -> Option<u32> {
     let hz = (1_000_000_000 + tick_ns / 2).checked_div(tick_ns)?;
-    u32::try_from(hz).ok().filter(|hz| (24..=1200).contains(hz))
+    u32::try_from(hz).ok().filter(|hz| (24..=GREATEST_HZ).contains(hz))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ fn config() -> Config {
         tw_timer_handler: symbols::tw_timer_handler().unwrap(),
         wakeup_bytes: 4096,
         thread_size: layout.thread_size.into(),
+        takeover_jiffies: 500,
         offsets: layout.offsets,
         // A namespace that does not exist: nothing of the host's is recorded.
         filter: Filter { netns: 1, ..Filter::ALL },
@@ -178,6 +179,7 @@ fn zeroed() -> Config {
         tw_timer_handler: 0,
         wakeup_bytes: 0,
         thread_size: 0,
+        takeover_jiffies: 0,
         offsets: tcptrace_common::Offsets::default(),
         filter: Filter::ALL,
         stacks: 0,

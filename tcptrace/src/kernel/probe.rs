@@ -90,6 +90,7 @@ pub fn probe(host: &Host, ring_bytes: u32) -> Probe {
             tw_timer_handler: symbol.unwrap_or(0),
             wakeup_bytes: 0,
             thread_size: u64::from(layout.thread_size),
+            takeover_jiffies: 0,
             offsets: layout.offsets,
             filter: Filter { netns: NO_NAMESPACE, ..Filter::ALL },
             stacks: 1,

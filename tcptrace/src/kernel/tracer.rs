@@ -7,6 +7,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use aya_log::EbpfLogger;
+use tcptrace_common::config::TAKEOVER_S;
 use tcptrace_common::{Config, Filter, Offsets};
 
 use super::counters::{self, Counters, ProgramCounts};
@@ -130,6 +131,7 @@ impl Tracer {
             tw_timer_handler,
             wakeup_bytes: options.wakeup_bytes.min(options.ring_bytes / 8).into(),
             thread_size: u64::from(layout.thread_size),
+            takeover_jiffies: hz::jiffies(TAKEOVER_S),
             offsets: layout.offsets,
             filter: options.filter,
             stacks: options.stacks.into(),

@@ -5,7 +5,7 @@ use tcptrace::event::Event;
 use tcptrace::filter::{Detail, Filter, StateSet};
 use tcptrace::net::State;
 use tcptrace::outcome::{Open, Outcome, Transition};
-use tcptrace_common::config::TAKEOVER_NS;
+use tcptrace_common::config::TAKEOVER_S;
 
 use super::format::{Act, Scenario, moment};
 use super::{new_tracker, take};
@@ -59,8 +59,9 @@ fn compare_all(detail: Detail, blur: impl Fn(&mut Said)) {
                     let names = |table: &[u16]| {
                         table[usize::from(change.from.number())] & (1 << change.to.number()) != 0
                     };
-                    let is_possible =
-                        ended_early.is_some_and(|early: u64| change.at.saturating_sub(early) < TAKEOVER_NS);
+                    let is_possible = ended_early.is_some_and(|early: u64| {
+                        change.at.saturating_sub(early) < TAKEOVER_S * 1_000_000_000
+                    });
                     names(&kernel.transitions) || is_possible && names(&kernel.takeover)
                 }
                 Event::MiniCancelled(timer) if timer.left_jiffies > 0 => {

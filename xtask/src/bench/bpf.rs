@@ -28,6 +28,8 @@ pub struct Args {
 
 /// Milliseconds of connections in a round.
 const CHURN_MS: &str = "1500";
+/// Until a namespace that is given up has ended its TIME_WAITs, and connections elsewhere are no longer looked at for that.
+const AFTERMATH: Duration = Duration::from_secs(4);
 /// Timers set and removed in a round.
 const TIMERS: u32 = 300_000;
 
@@ -79,6 +81,7 @@ pub fn run(args: &Args, binary: &Path) -> Result<()> {
             load.result()?;
             load.end()
         })?;
+        sleep(AFTERMATH);
         measure("foreign timers", &|| timer.set_and_remove(TIMERS).map(drop))?;
     }
     tracer.stop(None)?;

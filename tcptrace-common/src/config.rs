@@ -22,6 +22,8 @@ pub struct Offsets {
     pub skc_dport: u32,
     /// `sock_common.skc_num` (host order).
     pub skc_num: u32,
+    /// `sock_common.skc_hash`: of the four-tuple, with a secret of the namespace's. A mini has its socket's.
+    pub skc_hash: u32,
     /// `sock_common.skc_family`.
     pub skc_family: u32,
     /// `sock_common.skc_state`.
@@ -155,13 +157,13 @@ pub struct Config {
     pub filter: Filter,
     /// 1: `connect_stack` is wanted (`--stacks`), so the state program leaves it the time of each SYN_SENT;
     /// 0: it does not.
-    pub stacks: u32,
+    pub stacks: u64,
 }
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 39 * 4);
+    assert!(size_of::<Offsets>() == 40 * 4);
     assert!(size_of::<Filter>() == 64);
-    assert!(size_of::<Config>() == 32 + 156 + 64 + 4);
+    assert!(size_of::<Config>() == 32 + 160 + 64 + 8);
 };
 
 #[cfg(feature = "user")]

@@ -47,7 +47,8 @@ impl<O: Object> Namespace<O> {
 
 /// A socket's place in the network, in network byte order.
 pub struct Flow<'a, O: Object> {
-    common: &'a O,
+    /// Where it stands.
+    pub common: &'a O,
     /// The namespace it is in.
     pub namespace: Namespace<O>,
     family: u16,

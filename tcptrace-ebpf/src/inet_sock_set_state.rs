@@ -26,7 +26,7 @@ use crate::{
     object::{Object, Typed},
     ring,
     sock::Sock,
-    takeover,
+    succession, takeover,
 };
 
 /// States of a connection that has been established: an application or nobody holds it, and its sequence numbers
@@ -67,6 +67,10 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
         return Ok(());
     }
     let Some(sock) = Sock::wanted(&object, namespace, listening)? else { return Ok(()) };
+
+    if succession::is_told(&sock.flow, from == FIN_WAIT2 && to == CLOSE)? {
+        return Ok(());
+    }
 
     let mut flags = sock.protocol_flags()?;
     let mut sk_err = 0;

@@ -22,6 +22,7 @@ mod sock_recv_length;
 mod sock_recv_length_stack;
 mod sock_send_length;
 mod stack;
+mod succession;
 mod takeover;
 mod timer_cancel;
 mod timer_expire_entry;

@@ -1,6 +1,7 @@
 //! Every map of the object, with its size and why.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, PerCpuArray, RingBuf},
 };
@@ -34,6 +35,25 @@ pub static EARLY_ENDS: Array<u64> = Array::with_max_entries(1 + EARLY_END_SLOTS,
 
 /// Slots of [`EARLY_ENDS`] for namespaces, a power of two.
 pub const EARLY_END_SLOTS: u32 = 64;
+
+/// Not 0 while the reader knows every socket: then the programs leave out what `succession` says. The reader has it mapped and
+/// writes it.
+#[map]
+pub static READER_KNOWS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The mini whose beginning this CPU reported last, if nothing has been reported since; see `succession`.
+#[map]
+pub static LAST_MINI: PerCpuArray<Identity> = PerCpuArray::with_max_entries(1, 0);
+
+/// A connection, as its socket and its mini both tell it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// `skc_hash` and the ports.
+    pub hash_and_ports: u64,
+    /// Inode number of the network namespace.
+    pub netns: u64,
+}
 
 /// The SYN_SENT that this CPU reported last, from the state program to `connect_stack`, so that the stack
 /// carries the time of its event.

@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
-use tcptrace_common::record::{FLAG_PROCESS, KIND_MINI_CANCEL, MiniRecord};
+use tcptrace_common::record::{FLAG_PROCESS, KIND_MINI_CANCEL, KIND_MINI_START, MiniRecord};
 
 use crate::{
     config::config,
@@ -12,7 +12,7 @@ use crate::{
     flow::{self, Flow, Namespace},
     kernel::{ReadFailed, read},
     object::Object,
-    ring, takeover,
+    ring, succession, takeover,
 };
 
 /// The mini that `timer` (`struct timer_list *`) belongs to, or `None` for any other timer of the host.
@@ -44,6 +44,7 @@ pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), 
         takeover::may_follow(place.namespace.inode, jiffies);
     }
     let (local, remote) = (place.local()?, place.remote()?);
+    let identity = succession::identity(&place)?;
 
     let Some(mut entry) = ring::reserve::<MiniRecord>() else { return Ok(()) };
     let record = entry.as_mut_ptr();
@@ -67,5 +68,8 @@ pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), 
         (&raw mut (*record).remote).cast::<[u32; 4]>().write(remote);
     }
     ring::submit(entry, now_ns);
+    if kind == KIND_MINI_START {
+        succession::begun(identity);
+    }
     Ok(())
 }

@@ -192,7 +192,8 @@ pub async fn run(
             if dumping.as_ref().is_some_and(Answer::is_ready)
                 && let Some(dump) = dumping.take()
             {
-                finish_dump(engine, handler, dump).await?;
+                let is_whole = finish_dump(engine, handler, dump).await?;
+                tracer.leave_out_what_minis_tell(is_whole && !engine.needs_resync());
             }
         }
         if now - loss_read >= LOSS_EVERY {
@@ -201,6 +202,9 @@ pub async fn run(
                 // That passes, and the counters go on counting: whatever was lost is told by the next reading.
                 Err(error) if is_for_want_of_descriptors(&error) => {}
                 read => read?,
+            }
+            if engine.needs_resync() {
+                tracer.leave_out_what_minis_tell(false);
             }
             if dumping.is_none() && now - last_dump >= RESYNC_EVERY {
                 let mending = engine.needs_resync().then_some(DumpOf::Holders);
@@ -337,16 +341,19 @@ fn take_inventory(wanted: &[u32], of: DumpOf) -> anyhow::Result<Inventory> {
     Ok(Inventory { dump, owners })
 }
 
-async fn finish_dump(engine: &mut Engine, handler: &mut impl Handler, dump: Dumping) -> anyhow::Result<()> {
-    let inventory = match dump.await? {
-        Ok(inventory) => inventory,
+/// Feeds a dump; false when it failed.
+async fn finish_dump(engine: &mut Engine, handler: &mut impl Handler, dump: Dumping) -> anyhow::Result<bool> {
+    let (inventory, is_whole) = match dump.await? {
+        Ok(inventory) => (inventory, true),
         // Without the dump the figures of new connections are as true as with it.
         Err(error) => {
             let why = format!("sockets older than the trace are not shown: the dump failed: {error:#}");
-            Inventory { dump: Dump { notes: vec![why], ..Dump::default() }, ..Inventory::default() }
+            let dump = Dump { notes: vec![why], ..Dump::default() };
+            (Inventory { dump, ..Inventory::default() }, false)
         }
     };
-    supply(engine, handler, &Input::Inventory(inventory))
+    supply(engine, handler, &Input::Inventory(inventory))?;
+    Ok(is_whole)
 }
 
 fn read_loss(engine: &mut Engine, tracer: &Tracer, handler: &mut impl Handler) -> anyhow::Result<()> {

@@ -64,8 +64,10 @@ fn run(file: &Path, ticks: Ticks) -> Result<(), String> {
     if !text.starts_with('#') {
         return Err("begins with a comment that says what the kernel does".to_owned());
     }
-    let scenario: Scenario = toml::from_str(&text).map_err(|error| error.to_string())?;
-    play(&scenario, ticks).map_err(|error| format!("{}: {error}", scenario.title))
+    let mut scenario: Scenario = toml::from_str(&text).map_err(|error| error.to_string())?;
+    play(&scenario, ticks).map_err(|error| format!("{}: {error}", scenario.title))?;
+    scenario.leave_out_what_minis_tell();
+    play(&scenario, ticks).map_err(|error| format!("{}, without CLOSE after minis: {error}", scenario.title))
 }
 
 fn play(scenario: &Scenario, ticks: Ticks) -> Result<(), String> {

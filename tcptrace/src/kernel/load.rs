@@ -1,9 +1,10 @@
 //! Loads the BPF object: constants, maps, programs one by one, links.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::thread::JoinHandle;
 
-use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -12,6 +13,7 @@ use tcptrace_common::Config;
 
 use super::error::{StartError, log_end, verdict};
 use super::tracepoints::Tracepoints;
+use super::word::SharedWord;
 
 /// The compiled programs, committed beside their source.
 pub(super) static OBJECT: &[u8] =
@@ -105,6 +107,7 @@ pub(super) struct Loaded {
     pub stacks: Option<RingBuf<MapData>>,
     pub counters: PerCpuArray<MapData, u64>,
     pub lost_transitions: PerCpuArray<MapData, u64>,
+    pub reader_knows: SharedWord,
     /// Rare conditions that the programs report in words.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Names of the attached programs, in the order of attaching.
@@ -231,6 +234,7 @@ pub(super) fn load<'a>(
         stacks: if plan.stacks { Some(take(&mut bpf, "STACKS")?) } else { None },
         counters: take(&mut bpf, "COUNTERS")?,
         lost_transitions: take(&mut bpf, "LOST_TRANSITIONS")?,
+        reader_knows: shared_word(&bpf, "READER_KNOWS")?,
         log: EbpfLogger::init(&mut bpf).ok(),
         bpf,
         programs,
@@ -321,9 +325,16 @@ fn raw(bpf: &mut Ebpf, hook: Hook) -> Result<&mut RawTracePoint, StartError> {
     program.try_into().map_err(|_| wrong("is not a raw tracepoint"))
 }
 
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(bpf: &mut Ebpf, name: &str) -> Result<M, StartError> {
+fn take<M: TryFrom<Map, Error = MapError>>(bpf: &mut Ebpf, name: &str) -> Result<M, StartError> {
     let map = bpf.take_map(name).ok_or_else(|| StartError::Object(format!("map {name} is not in it")))?;
     M::try_from(map).map_err(|error| StartError::Object(format!("map {name}: {}", whole(&error))))
+}
+
+fn shared_word(bpf: &Ebpf, name: &str) -> Result<SharedWord, StartError> {
+    let Some(Map::Array(map)) = bpf.map(name) else {
+        return Err(StartError::Object(format!("map {name} is not in it")));
+    };
+    SharedWord::of(map.fd().as_fd()).map_err(|error| StartError::Object(format!("map {name}: {error}")))
 }
 
 /// Says in one line why an optional hook is not there.

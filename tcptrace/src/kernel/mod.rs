@@ -22,6 +22,7 @@ mod seccomp;
 pub mod symbols;
 pub mod tracepoints;
 mod tracer;
+mod word;
 
 pub use counters::Counters;
 pub use error::StartError;

@@ -95,6 +95,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         skc_v6_rcv_saddr: optional("sock_common", "skc_v6_rcv_saddr")?,
         skc_dport: need("sock_common", "skc_dport")?,
         skc_num: need("sock_common", "skc_num")?,
+        skc_hash: need("sock_common", "skc_hash")?,
         skc_family: need("sock_common", "skc_family")?,
         skc_state: need("sock_common", "skc_state")?,
         // `possible_net_t` is an empty struct without CONFIG_NET_NS.

@@ -18,6 +18,7 @@ use super::offsets::Layout;
 use super::privileges::{Host, NO_MEMLOCK};
 use super::ring::Ring;
 use super::symbols;
+use super::word::SharedWord;
 use crate::decode::{self, DecodeError, StackSample};
 use crate::event::Event;
 use crate::loss::Loss;
@@ -95,6 +96,7 @@ pub struct Tracer {
     stacks: Option<Ring>,
     counters: PerCpuArray<MapData, u64>,
     lost_transitions: PerCpuArray<MapData, u64>,
+    reader_knows: SharedWord,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     programs: Vec<&'static str>,
     skipped: Vec<SkippedHook>,
@@ -147,12 +149,14 @@ impl Tracer {
     }
 
     fn attach(loaded: Loaded, layout: Layout) -> Result<Self, StartError> {
-        let Loaded { bpf, events, stacks, counters, lost_transitions, log, programs, skipped } = loaded;
+        let Loaded { bpf, events, stacks, counters, lost_transitions, reader_knows, log, programs, skipped } =
+            loaded;
         Ok(Self {
             events: Ring::new(events).map_err(StartError::Ring)?,
             stacks: stacks.map(Ring::new).transpose().map_err(StartError::Ring)?,
             counters,
             lost_transitions,
+            reader_knows,
             log,
             programs,
             skipped,
@@ -223,6 +227,13 @@ impl Tracer {
         });
         self.note_undecodable(undecodable, first_error);
         drained.more
+    }
+
+    /// Says whether whoever gets the events knows every socket and misses no event: then the programs leave out the CLOSE
+    /// that follows on FIN_WAIT2 where a mini has begun, as [`Tracker`](crate::tracker::Tracker) takes that from the mini. At
+    /// the start they tell all.
+    pub fn leave_out_what_minis_tell(&mut self, yes: bool) {
+        self.reader_knows.set(yes.into());
     }
 
     fn note_undecodable(&mut self, count: usize, first: Option<DecodeError>) {

@@ -90,6 +90,32 @@ fn started(events: &[Event], flow: &Flow) -> Option<MiniTimer> {
     })
 }
 
+/// The mini's beginning comes either way; the socket's CLOSE after it only until the reader knows the sockets, and again when
+/// it no longer does.
+#[test]
+fn close_after_a_mini_is_left_out_while_the_reader_knows_the_sockets() {
+    in_namespace(async |netns| {
+        for typed in [true, false] {
+            let mut tracer = start(&TracerOptions { typed, ..options(netns) });
+            for (bind, leaves_out) in
+                [("127.0.0.1:0", false), ("127.0.0.1:0", true), ("[::1]:0", true), ("[::1]:0", false)]
+            {
+                tracer.leave_out_what_minis_tell(leaves_out);
+                let client = one_connection(bind, netns);
+                let server_closed = |event: &Event| {
+                    matches!(event, Event::State(change) if change.from == State::LastAck
+                        && change.flow.local_port == client.remote_port)
+                };
+                let events = collect(&mut tracer, |events| events.iter().any(server_closed)).await;
+                assert_eq!(started(&events, &client).map(|mini| mini.substate), Some(State::TimeWait));
+                let told: Vec<_> = states(&events, &client).iter().map(|change| change.to).collect();
+                let last = if leaves_out { State::FinWait2 } else { State::Close };
+                assert_eq!(told.last(), Some(&last), "{bind}, typed {typed}: {told:?}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_connection_is_seen_with_its_tuple_its_process_and_its_mini() {
     in_namespace(async |netns| {

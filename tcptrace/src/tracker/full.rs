@@ -157,11 +157,8 @@ impl Tracker {
     /// CLOSE: the end, or the step into a mini.
     fn on_close(&mut self, change: &StateChange, actor: &Actor<'_>, out: &mut Vec<Outcome>) {
         let found = self.find_full(change);
-        match found {
-            Some(slot) => self.compare(slot, change),
-            None => self.note_first_seen(change),
-        }
         if let Some(slot) = found {
+            self.compare(slot, change);
             self.complete_flow(slot, change);
             self.learn(slot, change, actor);
         }
@@ -169,30 +166,34 @@ impl Tracker {
         if change.from == State::LastAck {
             self.fin_was_acknowledged(&flow, change, actor, out);
         }
-        match found.map_or(Successor::None, |slot| self.fulls[slot].successor) {
-            Successor::Mini(mini) if self.is_waiting(mini, found) => {
-                self.enter_mini(mini, change.from, found, out);
-            }
-            Successor::Mini(_) | Successor::Settled => {}
-            Successor::Untracked(substate) => self.report_untracked_mini(found, change, substate, out),
-            Successor::None => match self.successor_by_flow(&flow, change) {
-                Some(mini) if self.minis[mini].awaits_close => {
-                    self.enter_mini(mini, change.from, found, out);
-                }
-                // Its step has been reported.
-                Some(_) => {}
-                None => self.end_full(found, flow, change, actor, out),
-            },
+        if let Some(slot) = found.filter(|&slot| self.fulls[slot].successor != Successor::None) {
+            self.succeed(slot, change.from, change.at, out);
+            return;
+        }
+        let mini = self.successor_by_flow(&flow, change);
+        if found.is_none() && self.has_succeeded(mini, change) {
+            return;
+        }
+        if found.is_none() {
+            self.note_first_seen(change);
+        }
+        match mini {
+            Some(mini) if self.minis[mini].awaits_close => self.enter_mini(mini, change.from, found, out),
+            Some(_) => {}
+            None => self.end_full(found, flow, change, actor, out),
         }
         if let Some(slot) = found {
             self.fulls.remove(slot);
         }
     }
 
-    /// Whether a full socket's mini is still there, and waits for the full socket's CLOSE.
-    fn is_waiting(&self, mini: Slot, full: Option<Slot>) -> bool {
-        let conn = full.map(|full| self.fulls[full].conn());
-        self.minis.get(mini).is_some_and(|mini| mini.awaits_close && Some(mini.conn()) == conn)
+    /// Whether a CLOSE is that of a socket which is known no more, because its mini's beginning has told its step: the mini
+    /// is there, or found no room.
+    fn has_succeeded(&self, mini: Option<Slot>, change: &StateChange) -> bool {
+        match mini {
+            Some(mini) => !self.minis[mini].awaits_close,
+            None => change.from == State::FinWait2 && self.minis.is_full(),
+        }
     }
 
     /// The mini of a full socket that was not known when the mini was started.
@@ -247,26 +248,6 @@ impl Tracker {
             ends::of_full(change, By::from(actor), fin_wait2).filter(|&end| has_room || end != End::Overflow);
         end.owner = owner;
         out.push(Outcome::Transition(end));
-    }
-
-    /// A mini that found no room: its beginning is told, its life is not followed.
-    fn report_untracked_mini(
-        &mut self,
-        found: Option<Slot>,
-        change: &StateChange,
-        substate: State,
-        out: &mut Vec<Outcome>,
-    ) {
-        let Some(full) = found.map(|slot| &self.fulls[slot]).filter(|_| substate == State::TimeWait) else {
-            return;
-        };
-        let mut step = Transition::new(change.at, full.conn(), *full.flow(), change.from, State::TimeWait);
-        if full.state == change.from {
-            step.dwell = full.dwell(change.at);
-            step.phase = full.phase;
-        }
-        step.owner = self.owner(full.owner);
-        out.push(Outcome::Transition(step));
     }
 
     /// The number under which a close is reported; `None` for a connection that found no room.

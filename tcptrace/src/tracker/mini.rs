@@ -205,9 +205,54 @@ impl Tracker {
         if made.is_none() {
             self.table_full += 1;
         }
-        if let Some(full) = full {
-            self.fulls[full].successor = made.map_or(Successor::Untracked(timer.substate), Successor::Mini);
+        let Some(full) = full else { return };
+        self.fulls[full].successor = made.map_or(Successor::Untracked(timer.substate), Successor::Mini);
+        let known = &self.fulls[full];
+        let is_orphan = known.phase == Some(Phase::Orphaned);
+        if known.state == State::FinWait2 && (timer.substate == State::TimeWait || is_orphan) {
+            // Its CLOSE would say no more, and need not be told. That from CLOSING is.
+            self.succeed(full, State::FinWait2, timer.at, out);
         }
+    }
+
+    /// A full socket goes from a state into its mini, and is no more.
+    pub(super) fn succeed(&mut self, full: Slot, from: State, at: MonoNs, out: &mut Vec<Outcome>) {
+        match self.fulls[full].successor {
+            Successor::Mini(mini) if self.is_waiting(mini, full) => {
+                self.enter_mini(mini, from, Some(full), out);
+            }
+            Successor::Untracked(substate) => self.report_untracked_mini(full, from, at, substate, out),
+            Successor::None | Successor::Mini(_) | Successor::Settled => {}
+        }
+        self.fulls.remove(full);
+    }
+
+    /// Whether a full socket's mini is still there, and waits for the full socket's CLOSE.
+    fn is_waiting(&self, mini: Slot, full: Slot) -> bool {
+        let conn = self.fulls[full].conn();
+        self.minis.get(mini).is_some_and(|mini| mini.awaits_close && mini.conn() == conn)
+    }
+
+    /// A mini that found no room: its beginning is told, its life is not followed.
+    fn report_untracked_mini(
+        &mut self,
+        full: Slot,
+        from: State,
+        at: MonoNs,
+        substate: State,
+        out: &mut Vec<Outcome>,
+    ) {
+        if substate != State::TimeWait {
+            return;
+        }
+        let full = &self.fulls[full];
+        let mut step = Transition::new(at, full.conn(), *full.flow(), from, State::TimeWait);
+        if full.state == from {
+            step.dwell = full.dwell(at);
+            step.phase = full.phase;
+        }
+        step.owner = self.owner(full.owner);
+        out.push(Outcome::Transition(step));
     }
 
     /// The same mini, its timer set anew.
@@ -270,7 +315,8 @@ impl Tracker {
 
     /// The end of a mini.
     fn finish(&mut self, slot: Slot, at: MonoNs, how: How, out: &mut Vec<Outcome>) {
-        self.gaps.found += u64::from(self.minis[slot].awaits_close);
+        // What found no room is no gap.
+        self.gaps.found += u64::from(self.minis[slot].awaits_close && self.table_full == 0);
         self.settle(slot, out);
         if let Some(cancel) = self.minis[slot].cancel {
             self.hear_the_silent(slot, &cancel, out);

@@ -304,9 +304,55 @@ fn what_is_open_is_open_once(acts: &[(u64, Act)]) {
     assert_eq!(tracker.counts().open.iter().sum::<u64>(), all as u64);
 }
 
+/// The CLOSE of a socket that was known to be in FIN_WAIT2 when its mini began says nothing.
+fn close_says_what_the_mini_has_said(acts: &[(u64, Act)], sk: u64, flow: usize) {
+    let (mut told, mut out, now) = run(acts, 0, false);
+    let change = |from, to| {
+        Event::State(StateChange {
+            at: now,
+            sk,
+            flow: flow_of(flow),
+            from,
+            to,
+            protocol: Protocol::Tcp,
+            context: Context::Softirq,
+            orphan: true,
+            linger2_negative: false,
+            unread: None,
+            sk_err: 0,
+            buckets_left: None,
+        })
+    };
+    told.apply(&change(State::FinWait1, State::FinWait2), &mut out);
+    let known: Vec<_> = told.fulls.with_flow(&flow_of(flow), |_| true).collect();
+    if told.minis.is_full() || known.len() != 1 || told.fulls[known[0]].addr() != sk {
+        // There is no room, or an act has left another row on the flow.
+        return;
+    }
+    told.apply(
+        &Event::MiniStarted(MiniTimer {
+            at: now,
+            mini: 77,
+            flow: flow_of(flow),
+            substate: State::TimeWait,
+            left_jiffies: 15_000,
+            context: Context::Softirq,
+        }),
+        &mut out,
+    );
+    let untold = told.clone();
+    out.clear();
+    told.apply(&change(State::FinWait2, State::Close), &mut out);
+    assert_eq!(out, []);
+    assert_eq!((told.counts(), told.gaps()), (untold.counts(), untold.gaps()));
+    assert!(told.open().eq(untold.open()));
+}
+
 /// Checks everything on the acts that bytes stand for.
 pub(crate) fn check(bytes: &[u8]) {
     let acts = acts_of(bytes);
+    let byte = |at: usize| usize::from(bytes.get(at).copied().unwrap_or_default());
+    close_says_what_the_mini_has_said(&acts, 1 + (byte(2) as u64 & 3), byte(3) % 4);
     dwells_follow_each_other(&acts);
     ticks_change_nothing(&acts, 1 + acts.len() as u64 % 3);
     giving_memory_back_changes_nothing(&acts);
@@ -416,6 +462,11 @@ proptest! {
     #[test]
     fn a_dump_of_nothing_leaves_nothing(acts in acts()) {
         nothing_is_kept_of_what_is_gone(&acts);
+    }
+
+    #[test]
+    fn close_adds_nothing_to_the_beginning_of_a_mini(acts in acts(), sk in 1_u64..5, flow in 0_usize..4) {
+        close_says_what_the_mini_has_said(&acts, sk, flow);
     }
 
     #[test]

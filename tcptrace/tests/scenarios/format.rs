@@ -176,6 +176,24 @@ pub enum Act {
 }
 
 impl Scenario {
+    /// Takes out what the kernel side leaves out while all sockets are known: the CLOSE from FIN_WAIT2 that comes next on
+    /// its flow after the start of a mini.
+    pub fn leave_out_what_minis_tell(&mut self) {
+        let mut known = std::collections::BTreeSet::new();
+        let mut begun = std::collections::BTreeSet::new();
+        self.steps.retain(|step| {
+            let (state, mini) = (step.state.as_deref().unwrap_or(""), step.mini.as_deref().unwrap_or(""));
+            if state.ends_with("> FIN_WAIT2") {
+                known.insert(step.flow.clone());
+            }
+            if mini.starts_with("start") && known.remove(&step.flow) {
+                begun.insert(step.flow.clone());
+                return true;
+            }
+            !(begun.remove(&step.flow) && state == "FIN_WAIT2 > CLOSE" && step.expect.is_empty())
+        });
+    }
+
     pub fn flow(&self, name: Option<&str>) -> Result<Flow, String> {
         let text = match name {
             Some(name) => self.flows.get(name).ok_or_else(|| format!("no flow is named {name:?}"))?,

@@ -21,6 +21,9 @@ pub struct Args {
     /// Rounds; in each, connections and foreign timers are made once
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// Threads that make connections
+    #[arg(long, default_value_t = 1)]
+    threads: u16,
     /// Arguments of the tcptrace
     #[arg(long, value_name = "ARGS", default_value = "report --json")]
     tcptrace: String,
@@ -76,7 +79,7 @@ pub fn run(args: &Args, binary: &Path) -> Result<()> {
             Ok(())
         };
         measure("connections", &|| {
-            let mut load = Load::start(binary, 1, &["--hold-ms", CHURN_MS])?;
+            let mut load = Load::start(binary, args.threads, &["--hold-ms", CHURN_MS])?;
             load.go()?;
             load.result()?;
             load.end()

@@ -115,8 +115,9 @@ fn only(values: &[u16]) -> u16 {
 /// 4. for TIME_WAIT and FIN_WAIT2, which minis hold: after a mini's early end the first steps of connections,
 ///    because one of them may have taken the four-tuple over, which is why the mini ended;
 /// 5. every transition to CLOSE: the address of a socket is used again at once, so the tracker must learn that
-///    what it knew of it is over. It is also how the beginning of TIME_WAIT shows: `tcp_time_wait` ends in
-///    `tcp_done`, and where an orphan's mini becomes a TIME_WAIT in silence, the peer's way out of LAST_ACK tells.
+///    what it knew of it is over. `tcp_time_wait` ends in it, too (`tcp_done`), which shows
+///    a TIME_WAIT's beginning where the mini alone does not: from CLOSING, or of a socket that is not known. And where an
+///    orphan's mini becomes a TIME_WAIT in silence, the peer's way out of LAST_ACK tells.
 ///
 /// The minis' timers are no transitions and are never filtered by state.
 fn transitions_for(wanted: StateSet, detail: Detail) -> ([u16; SLOTS], [u16; SLOTS]) {

@@ -9,7 +9,8 @@
 //! So what is known is compared with what comes. Each of these shows that an event was not delivered:
 //! - a connection that has begun to end goes on from a state that it was not in, or is seen for the first time;
 //! - memory or four-tuple of something whose end was not told is in use by something else;
-//! - a mini ends whose beginning was not told, though its full socket was known, or without that having closed;
+//! - a mini ends whose beginning was not told, though its full socket was known; or one whose full socket was not
+//!   known to be in FIN_WAIT2, and has not closed;
 //! - a mini's timer has run out long ago, and a dump does not show it any more;
 //! - a full socket is missing from two dumps one after the other (one may pass over a socket).
 //!

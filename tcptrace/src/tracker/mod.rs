@@ -7,8 +7,10 @@
 //! closes the full socket, always in this order, so
 //!
 //! ```text
-//! FIN_WAIT2→CLOSE of a full socket  +  a mini on the same flow  =  FIN_WAIT2→TIME_WAIT
+//! a full socket in FIN_WAIT2  +  a mini on the same flow  =  FIN_WAIT2→TIME_WAIT
 //! ```
+//!
+//! and the CLOSE adds nothing: while every socket is known, the programs leave it out.
 //!
 //! Full sockets and minis stand in two tables (`table`), found by flow, full sockets by kernel address as well.
 //! An address identifies only what lives: both kinds of memory are reused at once. So everything that comes in is checked

@@ -254,6 +254,12 @@ impl Engine {
         self.lost_since_inventory
     }
 
+    /// Whether every socket that the last dump showed, and every one since, is known: nothing was lost, and all found room.
+    #[must_use]
+    pub fn knows_every_socket(&self) -> bool {
+        !self.lost_since_inventory && self.tracker.table_full() == 0
+    }
+
     /// Sets what is known of the BPF programs.
     pub fn set_programs(&mut self, programs: Vec<Program>, skipped: Vec<SkippedHook>) {
         self.programs = programs;

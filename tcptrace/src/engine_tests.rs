@@ -106,3 +106,20 @@ fn a_mini_that_outlives_its_timer_is_doubted_and_then_loss() {
     assert_eq!((engine.loss().vanished, engine.open_in(State::FinWait2)), (1, 1));
     assert!(!engine.has_doubts());
 }
+
+#[test]
+fn sockets_are_known_until_something_is_lost_and_while_there_is_room() {
+    let mut engine = engine();
+    assert!(engine.knows_every_socket());
+    feed(&mut engine, [Input::Loss(KernelLoss { ring_full: 1, skipped_runs: 0 })]);
+    assert!(!engine.knows_every_socket());
+    feed(&mut engine, [Input::InventoryBegins { at: 2 * SECOND }, Input::Inventory(empty_dump(2 * SECOND))]);
+    assert!(engine.knows_every_socket());
+
+    let limits = Limits { minis: 1, ..Limits::default() };
+    let mut engine = Engine::new(Meta::default(), Filter::default(), None, limits);
+    feed(&mut engine, [Input::Event(mini(SECOND, 1))]);
+    assert!(engine.knows_every_socket());
+    feed(&mut engine, [Input::Event(mini(SECOND, 2))]);
+    assert!(!engine.knows_every_socket());
+}

@@ -193,7 +193,7 @@ pub async fn run(
                 && let Some(dump) = dumping.take()
             {
                 let is_whole = finish_dump(engine, handler, dump).await?;
-                tracer.leave_out_what_minis_tell(is_whole && !engine.needs_resync());
+                tracer.leave_out_what_minis_tell(is_whole && engine.knows_every_socket());
             }
         }
         if now - loss_read >= LOSS_EVERY {
@@ -203,7 +203,7 @@ pub async fn run(
                 Err(error) if is_for_want_of_descriptors(&error) => {}
                 read => read?,
             }
-            if engine.needs_resync() {
+            if !engine.knows_every_socket() {
                 tracer.leave_out_what_minis_tell(false);
             }
             if dumping.is_none() && now - last_dump >= RESYNC_EVERY {

@@ -171,14 +171,15 @@ impl Tracker {
             return;
         }
         let mini = self.successor_by_flow(&flow, change);
-        if found.is_none() && self.has_succeeded(mini, change) {
-            return;
-        }
         if found.is_none() {
+            if self.has_succeeded(mini, change) {
+                return;
+            }
             self.note_first_seen(change);
         }
         match mini {
             Some(mini) if self.minis[mini].awaits_close => self.enter_mini(mini, change.from, found, out),
+            // Its step has been reported.
             Some(_) => {}
             None => self.end_full(found, flow, change, actor, out),
         }

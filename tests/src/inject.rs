@@ -5,6 +5,7 @@
 //! exchanged for those of another call, that one instruction is executed again, and everything is put back
 //! (`ptrace(2)`). A call that the kernel restarts goes on as if nothing had been.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,6 +18,8 @@ use libc::{c_int, c_long, pid_t, user_regs_struct};
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// Bytes below the stack pointer that belong to the running function (System V ABI), and room.
 const RED_ZONE: u64 = 1024;
+/// Stops before the instruction, of a signal each, that are borne.
+const MAX_STOPS: usize = 16;
 
 /// Threads of a process with their names.
 ///
@@ -42,6 +45,8 @@ pub struct Stopped {
     syscall: u64,
     free: u64,
     overwritten: Vec<(u64, Vec<u8>)>,
+    /// Signals that came meanwhile.
+    held: RefCell<Vec<c_int>>,
 }
 
 impl Stopped {
@@ -54,7 +59,7 @@ impl Stopped {
         let memory = File::options().read(true).write(true).open(format!("/proc/{tid}/mem"))?;
         trace(libc::PTRACE_SEIZE, tid, 0).context("cannot trace the thread")?;
         let stopped = trace(libc::PTRACE_INTERRUPT, tid, 0).and_then(|()| wait_for_stop(tid));
-        let registers = stopped.and_then(|()| registers(tid));
+        let registers = stopped.and_then(|_| registers(tid));
         let before = match registers {
             Ok(registers) => registers,
             Err(error) => {
@@ -65,7 +70,8 @@ impl Stopped {
         let syscall = before.rip.wrapping_sub(SYSCALL.len() as u64);
         // Below the red zone, at a multiple of 16.
         let free = (before.rsp - RED_ZONE) & !15;
-        let stopped = Self { tid, memory, before, syscall, free, overwritten: Vec::new() };
+        let stopped =
+            Self { tid, memory, before, syscall, free, overwritten: Vec::new(), held: RefCell::default() };
         let mut code = [0; 2];
         stopped.memory.read_exact_at(&mut code, syscall)?;
         ensure!(code == SYSCALL, "the thread {tid} does not wait in a system call");
@@ -108,15 +114,36 @@ impl Stopped {
             self.tid,
             &user_regs_struct { rax, orig_rax, rip, rdi, rsi, rdx, r10, r8, ..self.before },
         )?;
-        trace(libc::PTRACE_SINGLESTEP, self.tid, 0)?;
-        wait_for_stop(self.tid)?;
-        let after = registers(self.tid)?;
-        ensure!(after.rip == self.before.rip, "the instruction was not executed");
+        let after = self.step()?;
         let result = after.rax.cast_signed();
         Ok(match result {
             -4095..0 => Err(c_int::try_from(-result)?),
             _ => Ok(after.rax),
         })
+    }
+}
+
+impl Stopped {
+    /// Executes the one instruction; the registers after it.
+    ///
+    /// A signal that comes stops the thread before it. It waits until the thread goes on.
+    fn step(&self) -> Result<user_regs_struct> {
+        let mut stops = Vec::new();
+        while stops.len() < MAX_STOPS {
+            trace(libc::PTRACE_SINGLESTEP, self.tid, 0)?;
+            let status = wait_for_stop(self.tid)?;
+            let after = registers(self.tid)?;
+            if after.rip == self.before.rip {
+                return Ok(after);
+            }
+            stops.push(format!("{status:#x} at {:#x}", after.rip));
+            ensure!(after.rip == self.syscall, "stopped elsewhere than at {:#x}: {stops:?}", self.syscall);
+            let signal = libc::WSTOPSIG(status);
+            if status >> 16 == 0 && signal != libc::SIGTRAP {
+                self.held.borrow_mut().push(signal);
+            }
+        }
+        bail!("the instruction at {:#x} was not executed: {stops:?}", self.syscall)
     }
 }
 
@@ -127,6 +154,10 @@ impl Drop for Stopped {
         }
         let _ = set_registers(self.tid, &self.before);
         let _ = trace(libc::PTRACE_DETACH, self.tid, 0);
+        for signal in self.held.take() {
+            // SAFETY: takes numbers only.
+            unsafe { libc::syscall(libc::SYS_tkill, self.tid, signal) };
+        }
     }
 }
 
@@ -148,7 +179,8 @@ fn set_registers(tid: pid_t, registers: &user_regs_struct) -> io::Result<()> {
     trace(libc::PTRACE_SETREGS, tid, (&raw const *registers).addr())
 }
 
-fn wait_for_stop(tid: pid_t) -> io::Result<()> {
+/// Its status, as `waitpid` gives it.
+fn wait_for_stop(tid: pid_t) -> io::Result<c_int> {
     let mut status = 0;
     loop {
         // SAFETY: `status` is there to be written to.
@@ -161,7 +193,7 @@ fn wait_for_stop(tid: pid_t) -> io::Result<()> {
         }
     }
     if libc::WIFSTOPPED(status) {
-        return Ok(());
+        return Ok(status);
     }
     Err(io::Error::other(format!("the thread {tid} has ended (status {status:#x})")))
 }

@@ -104,6 +104,11 @@ fn a_mini_that_outlives_its_timer_is_doubted_and_then_loss() {
     let at = 6 * SECOND;
     feed(&mut engine, [Input::InventoryBegins { at }, Input::Inventory(empty_dump(at))]);
     assert_eq!((engine.loss().vanished, engine.open_in(State::FinWait2)), (1, 1));
+    // The other one has time left, and one dump may have passed over it.
+    assert!(engine.has_doubts());
+    let at = 7 * SECOND;
+    feed(&mut engine, [Input::InventoryBegins { at }, Input::Inventory(empty_dump(at))]);
+    assert_eq!((engine.loss().vanished, engine.open_in(State::FinWait2)), (2, 0));
     assert!(!engine.has_doubts());
 }
 

@@ -12,7 +12,7 @@
 //! - a mini ends whose beginning was not told, though its full socket was known; or one whose full socket was not
 //!   known to be in FIN_WAIT2, and has not closed;
 //! - a mini's timer has run out long ago, and a dump does not show it any more;
-//! - a full socket is missing from two dumps one after the other (one may pass over a socket).
+//! - a socket, full or mini, is missing from two dumps one after the other (one may pass over a socket).
 //!
 //! Not everything shows: a connection of whose life nothing came, for one.
 
@@ -110,7 +110,10 @@ impl Tracker {
     #[must_use]
     pub fn has_doubts(&self, now: MonoNs) -> bool {
         self.fulls.iter().any(|(_, full)| full.is_missed)
-            || self.minis.iter().any(|(_, mini)| mini.is_live() && self.is_overdue(mini, now))
+            || self
+                .minis
+                .iter()
+                .any(|(_, mini)| mini.is_live() && (mini.is_missed || self.is_overdue(mini, now)))
     }
 }
 

@@ -257,7 +257,9 @@ impl Tracker {
 
     /// The same mini, its timer set anew.
     fn rearm(&mut self, slot: Slot, timer: &MiniTimer, out: &mut Vec<Outcome>) {
-        self.minis[slot].cancel = None;
+        let mini = &mut self.minis[slot];
+        mini.cancel = None;
+        mini.is_missed = false;
         self.settle(slot, out);
         let timeout = new_mini(timer).timeout_jiffies;
         if timer.substate == State::TimeWait {
@@ -401,6 +403,7 @@ fn new_mini(timer: &MiniTimer) -> Mini {
         state: timer.substate,
         begin: Begin::Exact,
         awaits_close: false,
+        is_missed: false,
     }
 }
 

@@ -201,8 +201,9 @@ impl Tracker {
 
     fn reconcile_mini(&mut self, socket: &DiagSocket, pass: &Pass<'_>, out: &mut Vec<Outcome>) {
         if let Some(slot) = self.minis.by_flow(&socket.flow, |mini| mini.is_live()) {
-            self.minis[slot].dump = pass.number;
-            let mini = &self.minis[slot];
+            let mini = &mut self.minis[slot];
+            mini.dump = pass.number;
+            mini.is_missed = false;
             if mini.armed_at < pass.dump.started && mini.state != socket.state {
                 self.correct_mini(slot, socket, out);
             }
@@ -263,10 +264,13 @@ impl Tracker {
         };
         for slot in self.minis.iter().filter_map(absent).collect::<Vec<_>>() {
             let is_overdue = self.is_overdue(&self.minis[slot], pass.dump.finished);
-            if is_overdue || !self.resync.is_lossless {
-                self.gaps.found += 1;
-                self.drop_mini(slot);
+            let mini = &mut self.minis[slot];
+            if self.resync.is_lossless && !mini.is_missed && !is_overdue {
+                mini.is_missed = true;
+                continue;
             }
+            self.gaps.found += 1;
+            self.drop_mini(slot);
         }
     }
 
@@ -370,5 +374,6 @@ fn seed_mini(socket: &DiagSocket, dump: u32) -> Mini {
         state: socket.state,
         begin: Begin::AtLatest,
         awaits_close: false,
+        is_missed: false,
     }
 }

@@ -110,6 +110,8 @@ pub(super) struct Mini {
     pub begin: Begin,
     /// The full socket's CLOSE, and with it the state that it came from, has not been seen yet.
     pub awaits_close: bool,
+    /// The last dump should have shown it and did not.
+    pub is_missed: bool,
 }
 
 impl Mini {

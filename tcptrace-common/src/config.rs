@@ -69,6 +69,14 @@ pub struct Offsets {
     pub task_pid: u32,
     /// `task_struct.comm`, 16 bytes.
     pub task_comm: u32,
+    /// `task_struct.cgroups`: pointer to `struct css_set`; [`ABSENT`] unless the three that follow are known.
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`: pointer to the `struct cgroup` of version 2.
+    pub css_set_dfl_cgrp: u32,
+    /// `cgroup.kn`: pointer to `struct kernfs_node`.
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`, 64 bits: the cgroup's id.
+    pub kernfs_node_id: u32,
     /// Offset in `task_struct` of the 32-bit counter whose SOFTIRQ_OFFSET and HARDIRQ bits tell interrupt
     /// context from process context. `softirq_disable_cnt` where it exists (PREEMPT_RT), else
     /// `thread_info` plus its `preempt_count` or `preempt.count` (arm64, riscv, s390). x86-64 keeps the count
@@ -161,9 +169,9 @@ pub struct Config {
 }
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 40 * 4);
+    assert!(size_of::<Offsets>() == 44 * 4);
     assert!(size_of::<Filter>() == 64);
-    assert!(size_of::<Config>() == 32 + 160 + 64 + 8);
+    assert!(size_of::<Config>() == 32 + 176 + 64 + 8);
 };
 
 #[cfg(feature = "user")]

@@ -19,7 +19,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_task};
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tcptrace_common::{
     config::ABSENT,
     record::{FLAG_KTHREAD, FLAG_PROCESS, FLAG_SOFTIRQ},
@@ -42,19 +42,15 @@ const IN_INTERRUPT: u32 = 0x000f_0100;
 
 /// Says with `FLAG_*` in which context the program was called; no flag when that cannot be told.
 ///
-/// `task` is `current`. `scratch` is eight bytes of a ring buffer record, through which the address in `ctx` becomes a number.
+/// `task` is `current`.
 #[inline(always)]
-pub fn flags<O: Object>(ctx: *const c_void, task: &O::Other, scratch: *mut u64) -> u8 {
+pub fn flags<O: Object>(ctx: *const c_void, task: &O::Other) -> u8 {
     // A task that cannot be read is as unknown as one whose offsets the kernel did not tell.
-    interrupt_or_task::<O>(ctx, task, scratch).unwrap_or(0)
+    interrupt_or_task::<O>(ctx, task).unwrap_or(0)
 }
 
 #[inline(always)]
-fn interrupt_or_task<O: Object>(
-    ctx: *const c_void,
-    task: &O::Other,
-    scratch: *mut u64,
-) -> Result<u8, ReadFailed> {
+fn interrupt_or_task<O: Object>(ctx: *const c_void, task: &O::Other) -> Result<u8, ReadFailed> {
     if config!(offsets.task_softirq_count) != ABSENT {
         if task.member::<u32>(config!(offsets.task_softirq_count))? & IN_INTERRUPT != 0 {
             return Ok(FLAG_SOFTIRQ);
@@ -65,17 +61,12 @@ fn interrupt_or_task<O: Object>(
     if config!(offsets.task_stack) == ABSENT {
         return Ok(0);
     }
-    // The verifier allows no arithmetic that makes a number of a context pointer, but forgets that it is one
-    // once it has been through memory that it does not track.
-    // SAFETY: `scratch` is inside a reserved record, aligned and ours alone.
-    let here = unsafe {
-        scratch.write_volatile(ctx as u64);
-        scratch.read_volatile()
-    };
     let mut near = task.near::<2>(config!(offsets.task_stack));
     near.fill()?;
     let stack = near.member::<u64>(config!(offsets.task_stack))?;
-    if here.wrapping_sub(stack) >= config!(thread_size) {
+    // The verifier allows no arithmetic that makes a number of a context pointer, but comparisons with one.
+    let here = ctx as u64;
+    if here < stack || here >= stack + config!(thread_size) {
         return Ok(FLAG_SOFTIRQ);
     }
     let flags = near.member::<u32>(config!(offsets.task_flags))?;
@@ -116,11 +107,4 @@ pub fn of_caller() -> u8 {
         Ok(flags) if flags & PF_KTHREAD != 0 => FLAG_PROCESS | FLAG_KTHREAD,
         _ => FLAG_PROCESS,
     }
-}
-
-/// cgroup v2 id of the current task. Only meaningful with FLAG_PROCESS.
-#[inline(always)]
-pub fn cgroup_id() -> u64 {
-    // SAFETY: the helper takes nothing.
-    unsafe { bpf_get_current_cgroup_id() }
 }

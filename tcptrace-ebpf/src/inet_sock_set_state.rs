@@ -89,6 +89,8 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
         BUCKETS_UNKNOWN
     };
     let (local, remote) = (sock.flow.local()?, sock.flow.remote()?);
+    let task = O::task();
+    flags |= context::flags::<O>(ctx, &task);
     // SAFETY: the helper takes nothing.
     let time_ns = unsafe { bpf_ktime_get_ns() };
     if config!(stacks) != 0 && to == SYN_SENT {
@@ -100,10 +102,8 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
         return Ok(());
     };
     let record = entry.as_mut_ptr();
-    let task = O::task();
     // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.
     unsafe {
-        flags |= context::flags::<O>(ctx, &task, &raw mut (*record).cgroup_id);
         (*record).kind = KIND_STATE;
         (*record).flags = flags;
         (*record).from = from;
@@ -120,7 +120,7 @@ fn report<O: Object>(ctx: *const c_void, mut object: O, from: u32, to: u32) -> R
         (*record).buckets_left = buckets_left;
         if flags & FLAG_PROCESS != 0 {
             ((*record).pid, (*record).tid) = O::pid_tid(&task);
-            (*record).cgroup_id = context::cgroup_id();
+            (*record).cgroup_id = O::cgroup_id(&task);
             O::comm(&task, &raw mut (*record).comm);
         } else {
             ring::zero(&raw mut (*record).cgroup_id, 2);

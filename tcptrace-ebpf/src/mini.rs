@@ -44,14 +44,14 @@ pub fn report<O: Object>(ctx: *const c_void, kind: u8, timer: &O) -> Result<(), 
         takeover::may_follow(place.namespace.inode, jiffies);
     }
     let (local, remote) = (place.local()?, place.remote()?);
+    let task = O::task();
+    let flags = context::flags::<O>(ctx, &task);
     let identity = succession::identity(&place)?;
 
     let Some(mut entry) = ring::reserve::<MiniRecord>() else { return Ok(()) };
     let record = entry.as_mut_ptr();
-    let task = O::task();
     // SAFETY: the record is reserved, aligned to 8 and ours until it is submitted; every field is written.
     unsafe {
-        let flags = context::flags::<O>(ctx, &task, &raw mut (*record).mini);
         (*record).kind = kind;
         (*record).flags = flags;
         (*record).substate = substate;

@@ -7,8 +7,8 @@
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
     generated::{
-        bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_skc_to_tcp_sock,
-        bpf_task_pt_regs,
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf,
+        bpf_skc_to_tcp_sock, bpf_task_pt_regs,
     },
 };
 use tcptrace_common::{config::ABSENT, record::COMM_LEN};
@@ -68,6 +68,9 @@ pub trait Object: Sized {
     /// # Safety
     /// `to` is inside a reserved record and aligned to 8.
     unsafe fn comm(task: &Self::Other, to: *mut [u8; COMM_LEN]);
+
+    /// cgroup v2 id of `task`, which is `current`.
+    fn cgroup_id(task: &Self::Other) -> u64;
 
     /// `orig_ax` of the registers that the user had on entering the kernel; `None` where it has to be looked for.
     fn system_call(task: &Self::Other) -> Result<Option<i64>, ReadFailed>;
@@ -142,6 +145,12 @@ impl Object for Probed {
     }
 
     #[inline(always)]
+    fn cgroup_id(_: &Self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_get_current_cgroup_id() }
+    }
+
+    #[inline(always)]
     fn system_call(_: &Self) -> Result<Option<i64>, ReadFailed> {
         Ok(None)
     }
@@ -210,6 +219,11 @@ impl<const N: usize> Object for Window<N> {
     unsafe fn comm(task: &Probed, to: *mut [u8; COMM_LEN]) {
         // SAFETY: as promised to this one.
         unsafe { Probed::comm(task, to) }
+    }
+
+    #[inline(always)]
+    fn cgroup_id(task: &Probed) -> u64 {
+        Probed::cgroup_id(task)
     }
 
     #[inline(always)]
@@ -303,6 +317,18 @@ impl Object for Typed {
         let words: [u64; 2] = [task.load(offset), task.load(offset + 8)];
         // SAFETY: the 16 bytes are inside a record and aligned, as promised.
         unsafe { to.cast::<[u64; 2]>().write(words) };
+    }
+
+    #[inline(always)]
+    fn cgroup_id(task: &Self) -> u64 {
+        if config!(offsets.task_cgroups) == ABSENT {
+            return Probed::cgroup_id(&Probed(0));
+        }
+        // What the helper does, without the call of it: `cgroup_id(task_dfl_cgroup(current))`.
+        let css_set = Self(task.load(config!(offsets.task_cgroups)));
+        let cgroup = Self(css_set.load(config!(offsets.css_set_dfl_cgrp)));
+        let node = Self(cgroup.load(config!(offsets.cgroup_kn)));
+        node.load(config!(offsets.kernfs_node_id))
     }
 
     #[inline(always)]

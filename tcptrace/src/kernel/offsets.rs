@@ -88,6 +88,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let protocol = btf.member("sock", "sk_protocol")?;
     let regs = registers(btf)?;
     let buckets = buckets(btf)?;
+    let cgroup = cgroup(btf)?;
     Ok(Offsets {
         skc_daddr: need("sock_common", "skc_daddr")?,
         skc_rcv_saddr: need("sock_common", "skc_rcv_saddr")?,
@@ -119,6 +120,10 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         task_tgid: need("task_struct", "tgid")?,
         task_pid: need("task_struct", "pid")?,
         task_comm: need("task_struct", "comm")?,
+        task_cgroups: cgroup.task_cgroups,
+        css_set_dfl_cgrp: cgroup.dfl_cgrp,
+        cgroup_kn: cgroup.kn,
+        kernfs_node_id: cgroup.id,
         task_softirq_count: task_softirq_count(btf)?,
         regs_orig_ax: optional("pt_regs", "orig_ax")?,
         regs_ip: regs.ip,
@@ -131,6 +136,32 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         tw_count_of_none: buckets.count_of_none,
         tw_max: buckets.max,
     })
+}
+
+/// The way from a task to the id of its cgroup.
+struct Cgroup {
+    /// Absent unless everything else is known.
+    task_cgroups: u32,
+    dfl_cgrp: u32,
+    kn: u32,
+    id: u32,
+}
+
+/// As `bpf_get_current_cgroup_id` goes.
+fn cgroup(btf: &Btf<'_>) -> Result<Cgroup, BtfError> {
+    let way = [("task_struct", "cgroups"), ("css_set", "dfl_cgrp"), ("cgroup", "kn"), ("kernfs_node", "id")];
+    let mut offsets = [ABSENT; 4];
+    for ((of, member), offset) in way.into_iter().zip(&mut offsets) {
+        match btf.member(of, member) {
+            Ok(member) if member.size == 8 => *offset = member.offset,
+            Ok(_) => {}
+            Err(error) if error.is_absence() || matches!(error, BtfError::BitField { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let [cgroups, dfl_cgrp, kn, id] = offsets;
+    let task_cgroups = if offsets.contains(&ABSENT) { ABSENT } else { cgroups };
+    Ok(Cgroup { task_cgroups, dfl_cgrp, kn, id })
 }
 
 /// Where a namespace counts its minis.

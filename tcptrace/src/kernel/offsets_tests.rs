@@ -72,6 +72,10 @@ fn offsets_agree_with_bpftool() {
         (offsets.tw_substate, "inet_timewait_sock", "tw_substate"),
         (offsets.task_stack, "task_struct", "stack"),
         (offsets.task_flags, "task_struct", "flags"),
+        (offsets.task_cgroups, "task_struct", "cgroups"),
+        (offsets.css_set_dfl_cgrp, "css_set", "dfl_cgrp"),
+        (offsets.cgroup_kn, "cgroup", "kn"),
+        (offsets.kernfs_node_id, "kernfs_node", "id"),
         (offsets.regs_ip, "pt_regs", if cfg!(target_arch = "aarch64") { "pc" } else { "ip" }),
         (offsets.regs_sp, "pt_regs", "sp"),
     ] {

@@ -204,6 +204,11 @@ impl Tracker {
             let mini = &mut self.minis[slot];
             mini.dump = pass.number;
             mini.is_missed = false;
+            if !self.resync.is_lossless && mini.armed_at < pass.dump.started {
+                // What it still waits for was lost, or is left out because the reader is taken to know more than it does.
+                self.settle(slot, out);
+            }
+            let mini = &self.minis[slot];
             if mini.armed_at < pass.dump.started && mini.state != socket.state {
                 self.correct_mini(slot, socket, out);
             }

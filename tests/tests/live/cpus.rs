@@ -168,10 +168,17 @@ fn comes_and_goes(sandbox: &Sandbox) -> Result<()> {
         within("TIME_WAIT", end.dwell()?, &timer_ns(TCP_TIMEWAIT_LEN_S)?)?;
         ensure!(end.end.as_deref() == Some("expired") && !end.dwell_is_lower_bound, "{end:?}");
     }
+    let skipped = run.summary.loss.get("skipped_runs").copied().unwrap_or(0);
+    let mut bounded = 0;
     for &(local, remote) in &orphaned {
         let end = run.one(local, remote, "FIN_WAIT2", "CLOSE")?;
         within("orphaned FIN_WAIT2", end.dwell()?, &timer_ns(FIN_TIMEOUT_S)?)?;
-        ensure!(end.end.as_deref() == Some("timed_out") && !end.dwell_is_lower_bound, "{end:?}");
+        let told = || format!("{:?}, lost: {:?}", run.of(local, remote), run.summary.loss);
+        ensure!(end.end.as_deref() == Some("timed_out"), told());
+        bounded += u64::from(end.dwell_is_lower_bound);
+        // The kernel skips a program that would interrupt itself, which a processor that comes back makes likely: then the
+        // beginning is not known, and that is said.
+        ensure!(bounded <= skipped, told());
     }
     for ((client, server), lasted) in &closed {
         let end = run.one(*server, *client, "CLOSE_WAIT", "LAST_ACK")?;

@@ -109,11 +109,9 @@ impl Tracker {
     /// Something looks as if its end had not been told: a dump would show it.
     #[must_use]
     pub fn has_doubts(&self, now: MonoNs) -> bool {
+        let is_doubtful = |mini: &Row<Mini>| mini.is_live() && (mini.is_missed || self.is_overdue(mini, now));
         self.fulls.iter().any(|(_, full)| full.is_missed)
-            || self
-                .minis
-                .iter()
-                .any(|(_, mini)| mini.is_live() && (mini.is_missed || self.is_overdue(mini, now)))
+            || self.minis.iter().any(|(_, mini)| is_doubtful(mini))
     }
 }
 

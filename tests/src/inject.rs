@@ -121,9 +121,7 @@ impl Stopped {
             _ => Ok(after.rax),
         })
     }
-}
 
-impl Stopped {
     /// Executes the one instruction; the registers after it.
     ///
     /// A signal that comes stops the thread before it. It waits until the thread goes on.

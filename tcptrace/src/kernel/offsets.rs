@@ -5,7 +5,7 @@ use std::io;
 use tcptrace_common::Offsets;
 use tcptrace_common::config::ABSENT;
 
-use super::btf::{self, Btf, BtfError};
+use super::btf::{self, Btf, BtfError, Member};
 use super::tracepoints::Tracepoints;
 
 /// Where the kernel publishes its own BTF (CONFIG_DEBUG_INFO_BTF, 5.4).
@@ -79,12 +79,7 @@ impl Layout {
 
 fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let need = |of, path| btf.member(of, path).map(|member| member.offset);
-    // What depends on the kernel's configuration or version; damage is still an error. A flag that some kernel
-    // has made a bit field is one that the programs cannot read there, so it is as good as absent.
-    let optional = |of, path| match need(of, path) {
-        Err(error) if error.is_absence() || matches!(error, BtfError::BitField { .. }) => Ok(ABSENT),
-        result => result,
-    };
+    let optional = |of, path| Ok(member_if_any(btf, of, path)?.map_or(ABSENT, |member| member.offset));
     let protocol = btf.member("sock", "sk_protocol")?;
     let regs = registers(btf)?;
     let buckets = buckets(btf)?;
@@ -138,6 +133,16 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     })
 }
 
+/// A member that depends on the kernel's configuration or version; damage is still an error. A flag that some kernel
+/// has made a bit field is one that the programs cannot read there, so it is as good as absent.
+fn member_if_any(btf: &Btf<'_>, of: &str, path: &str) -> Result<Option<Member>, BtfError> {
+    match btf.member(of, path) {
+        Ok(member) => Ok(Some(member)),
+        Err(error) if error.is_absence() || matches!(error, BtfError::BitField { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The way from a task to the id of its cgroup.
 struct Cgroup {
     /// Absent unless everything else is known.
@@ -151,12 +156,9 @@ struct Cgroup {
 fn cgroup(btf: &Btf<'_>) -> Result<Cgroup, BtfError> {
     let way = [("task_struct", "cgroups"), ("css_set", "dfl_cgrp"), ("cgroup", "kn"), ("kernfs_node", "id")];
     let mut offsets = [ABSENT; 4];
-    for ((of, member), offset) in way.into_iter().zip(&mut offsets) {
-        match btf.member(of, member) {
-            Ok(member) if member.size == 8 => *offset = member.offset,
-            Ok(_) => {}
-            Err(error) if error.is_absence() || matches!(error, BtfError::BitField { .. }) => {}
-            Err(error) => return Err(error),
+    for ((of, path), offset) in way.into_iter().zip(&mut offsets) {
+        if let Some(member) = member_if_any(btf, of, path)?.filter(|member| member.size == 8) {
+            *offset = member.offset;
         }
     }
     let [cgroups, dfl_cgrp, kn, id] = offsets;
@@ -178,11 +180,7 @@ struct Buckets {
 /// a reference counter does, from 1 (`tw_refcount`).
 fn buckets(btf: &Btf<'_>) -> Result<Buckets, BtfError> {
     const DEATH_ROW: &str = "inet_timewait_death_row";
-    let optional = |of, path| match btf.member(of, path) {
-        Ok(member) => Ok(Some(member)),
-        Err(error) if error.is_absence() || matches!(error, BtfError::BitField { .. }) => Ok(None),
-        Err(error) => Err(error),
-    };
+    let optional = |of, path| member_if_any(btf, of, path);
     let counts_references = optional(DEATH_ROW, "tw_refcount")?;
     let counts = optional(DEATH_ROW, "tw_count")?;
     let count = counts_references.or(counts);
